@@ -1,0 +1,1 @@
+"""What runs when: definitions, jobs, schedules, the rerun loop and the command line."""

@@ -1,0 +1,107 @@
+"""Fingerprints: short hashes of all that decides a row or a stage.
+
+Belongs here: hashing of values, files and code. Does not: deciding what a fingerprint covers (each stage does).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+DIGEST_BYTES = 16
+_READ_BYTES = 1 << 20
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of any JSON-like values (dictionaries in any key order; paths and tuples as text and lists)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b of a file's bytes, read in blocks."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def rows_version(rows: Iterable[tuple[str, str]]) -> str:
+    """Data version of a per-sample table: a hash of its sorted (sample_id, fingerprint) pairs."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for sample_id, row in sorted(rows):
+        digest.update(f"{sample_id}\0{row}\n".encode())
+    return digest.hexdigest()
+
+
+def code_version(*modules: str) -> str:
+    """Hash of modules' code by dotted name, without importing them; comments, docstrings and layout do not count.
+
+    Raises ModuleNotFoundError for a name that has no Python source.
+    """
+    return fingerprint([_module_code(name) for name in sorted(modules)])
+
+
+def definition_version(definition: type | Any) -> str:
+    """Hash of a function's or class's code and of all that it uses from its own module.
+
+    So an edit to one experiment's operator, or to a helper that only it uses, changes that experiment alone.
+    """
+    module = inspect.getmodule(definition)
+    if module is None:
+        raise TypeError(f"{definition!r} has no module to read its code from")
+    definitions = _module_definitions(module)
+    wanted, found = [definition.__name__], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in definitions and name not in found:
+            found.add(name)
+            wanted.extend(_names_used(definitions[name]))
+    return fingerprint(sorted((name, _dump(definitions[name])) for name in found))
+
+
+@lru_cache(maxsize=None)
+def _module_code(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source for module {name!r}")
+    return _dump(ast.parse(Path(spec.origin).read_text()))
+
+
+def _module_definitions(module: ModuleType) -> dict[str, ast.AST]:
+    tree = ast.parse(inspect.getsource(module))
+    definitions: dict[str, ast.AST] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            definitions[node.name] = node
+        elif isinstance(node, ast.Assign):
+            definitions.update({target.id: node for target in node.targets if isinstance(target, ast.Name)})
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            definitions[node.target.id] = node
+    return definitions
+
+
+def _names_used(node: ast.AST) -> list[str]:
+    return [child.id for child in ast.walk(node) if isinstance(child, ast.Name)]
+
+
+def _dump(node: ast.AST) -> str:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            _drop_docstring(child)
+    return ast.dump(node)
+
+
+def _drop_docstring(node: ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body = node.body[1:]

@@ -1,0 +1,336 @@
+"""`gap.yaml`: its schema, its loading, and one-line errors that name the key.
+
+Belongs here: what a user can set, and checks that need no picture and no weights.
+Does not: reading data sets or models (they check themselves when they are opened).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from resources.errors import ConfigError
+
+CITYSCAPES19 = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+CAMVID11 = (
+    "sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence", "vehicle", "person", "cyclist",
+)  # fmt: skip
+NAMED_CLASSES = {"cityscapes19": CITYSCAPES19, "camvid11": CAMVID11}
+
+DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
+"""A data set's name: it becomes an asset key, a group and a folder."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingConfig(Section):
+    """How `source/model` is trained when no checkpoint is given."""
+
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=8, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    seed: int = 0
+
+
+class ModelConfig(Section):
+    """The model under test."""
+
+    architecture: str = "DeepLabV3Plus"
+    encoder: str = "tu-tf_efficientnet_lite0"
+    checkpoint: Path | None = None
+    factory: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    embedding_layer: str | None = None
+    input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (512, 1024)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError("expected three positive numbers")
+        return std
+
+    @model_validator(mode="after")
+    def _factory_has_layer(self) -> ModelConfig:
+        if self.factory and not self.embedding_layer:
+            raise ValueError("'factory' needs 'embedding_layer': the name of the module whose output is the latent")
+        return self
+
+
+class Selection(Section):
+    """Which samples of a data set: all conditions hold at once."""
+
+    splits: list[str] | None = None
+    groups: list[str] | None = None
+    names: list[str] | str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+
+class DatasetConfig(Section):
+    """One data set: where it is, who reads it, what its labels mean."""
+
+    name: Name
+    reader: Literal["cityscapes", "kitti", "camvid", "folder", "streets"]
+    root: Path | None = None
+    split: str | None = None
+    group: str | None = None
+    group_blocks: int | None = Field(default=None, ge=1)
+    select: Selection | None = None
+    limit: int | None = Field(default=None, ge=1)
+    labels: dict[int | str, str] | None = None
+    metadata: Path | None = None
+    scene: str | None = None
+    count: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+
+    @field_validator("split", "group")
+    @classmethod
+    def _one_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None and re.compile(pattern).groups != 1:
+            raise ValueError(f"expected a regular expression with one capture group, got {pattern!r}")
+        return pattern
+
+    @model_validator(mode="after")
+    def _fits_reader(self) -> DatasetConfig:
+        built_in = self.reader == "streets"
+        if built_in == (self.root is not None):
+            raise ValueError("'root' names the data set's folder (and reader 'streets', which is built in, has none)")
+        if not built_in and any(value is not None for value in (self.scene, self.count, self.seed)):
+            raise ValueError("'scene', 'count' and 'seed' belong to reader 'streets' alone")
+        if self.group is not None and self.group_blocks is not None:
+            raise ValueError("give 'group' or 'group_blocks', not both")
+        return self
+
+
+class SourceConfig(DatasetConfig):
+    """The source: `reference` is what the model was fitted on, `holdout` what it has not seen.
+
+    With one of the two (or neither), the set is divided by group, `holdout_share` of it held out.
+    """
+
+    reference: Selection | None = None
+    holdout: Selection | None = None
+    holdout_share: float = Field(default=0.3, gt=0, lt=1)
+
+
+Dataset = TypeVar("Dataset", bound=DatasetConfig)
+
+
+class ModuleList(Section):
+    """Python modules of the user's own that register traits or hypotheses when they are imported."""
+
+    modules: list[str] = []
+
+
+class ExperimentsConfig(ModuleList):
+    """Which hypotheses are tried, and what is worth acting on."""
+
+    only: list[str] | None = None
+    smallest_effect: float = Field(default=0.05, gt=0, lt=1)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+
+
+class StatisticsConfig(Section):
+    """How finely nulls and intervals are drawn; all draws are seeded."""
+
+    permutations: int = Field(default=500, ge=99)
+    bootstrap: int = Field(default=1000, ge=100)
+    noise_floor_draws: int = Field(default=50, ge=10)
+    neighbours: int = Field(default=5, ge=1)
+    seed: int = 0
+
+
+class QualityConfig(Section):
+    """When data quality stops a run."""
+
+    max_quarantined: float = Field(default=0.05, ge=0, le=1)
+
+
+class ComputeConfig(Section):
+    """Where and how passes over pictures run."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    batch_size: int = Field(default=8, ge=1)
+    workers: int = Field(default=2, ge=0)
+
+
+class ScheduleConfig(Section):
+    """The nightly check."""
+
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+    enabled: bool = False
+
+
+class AlertsConfig(Section):
+    """When somebody is told, and where (apprise URLs)."""
+
+    gap_closed_drop: float | None = Field(default=None, gt=0)
+    knn_auroc: float | None = Field(default=None, ge=0.5, le=1)
+    loss_gap: float | None = None
+    notify: list[str] = []
+
+
+class GapConfig(Section):
+    """The whole of `gap.yaml`, paths resolved."""
+
+    store: str = "./gap-data"
+    classes: Literal["cityscapes19", "camvid11"] | list[str]
+    model: ModelConfig = ModelConfig()
+    source: SourceConfig
+    targets: list[DatasetConfig] = Field(min_length=1)
+    traits: ModuleList = ModuleList()
+    experiments: ExperimentsConfig = ExperimentsConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
+    quality: QualityConfig = QualityConfig()
+    compute: ComputeConfig = ComputeConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    alerts: AlertsConfig = AlertsConfig()
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: str | list[str]) -> str | list[str]:
+        if isinstance(classes, list) and (len(set(classes)) != len(classes) or not 2 <= len(classes) < 255):
+            raise ValueError("expected 2 to 254 distinct class names")
+        return classes
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> GapConfig:
+        names = [self.source.name, *(target.name for target in self.targets)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"data sets need distinct names, got {', '.join(names)}")
+        if "source" in names[1:]:
+            raise ValueError("a target can't be named 'source': the name is taken by the source's assets")
+        for dataset in self.datasets:
+            self._check_labels(dataset)
+        return self
+
+    def _check_labels(self, dataset: DatasetConfig) -> None:
+        for own, name in (dataset.labels or {}).items():
+            if name not in self.class_names:
+                near = difflib.get_close_matches(name, self.class_names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f": {', '.join(self.class_names)}"
+                raise ValueError(f"{dataset.name}.labels[{own!r}]: {name!r} is not one of the classes{hint}")
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the model's output channels."""
+        return NAMED_CLASSES[self.classes] if isinstance(self.classes, str) else tuple(self.classes)
+
+    @property
+    def datasets(self) -> list[DatasetConfig]:
+        """The source, then the targets."""
+        return [self.source, *self.targets]
+
+    def dataset(self, key: str) -> DatasetConfig:
+        """The data set behind an asset key's prefix: 'source', or a target's name."""
+        return self.source if key == "source" else next(target for target in self.targets if target.name == key)
+
+
+def load_config(path: Path, *, store: str | None = None) -> GapConfig:
+    """Read and check a `gap.yaml`; paths in it become absolute, relative to the file (the store to the working folder).
+
+    Raises ConfigError with one line that names file, key, value and what was expected.
+    """
+    raw = _read_yaml(path)
+    if store is not None:
+        raw["store"] = store
+    try:
+        config = GapConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(error)}") from None
+    return _resolved(config, path)
+
+
+def find_config(given: Path | None = None) -> Path:
+    """The config to use: the one given, else $GAP_CONFIG, else ./gap.yaml, else the demo's."""
+    if given is not None:
+        return given
+    if named := os.environ.get("GAP_CONFIG"):
+        return Path(named)
+    return local if (local := Path("gap.yaml")).exists() else DEMO_CONFIG
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config; 'domain-gap init' writes one") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}; 'domain-gap init' writes one")
+    return raw
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "config"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest(first['loc'])}"
+    if first["type"] == "missing":
+        return f"missing key '{key}'"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = first["input"]
+    value = "" if isinstance(shown, dict | list | BaseModel) else f" (got {shown!r})"
+    return f"{key}: {message}{value}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """The valid key nearest to an unknown one, found by walking the schema along its location."""
+    section: Any = GapConfig
+    for part in location[:-1]:
+        if isinstance(part, str) and hasattr(section, "model_fields"):
+            section = _section_in(section.model_fields[part].annotation)
+    keys = list(getattr(section, "model_fields", {}))
+    near = difflib.get_close_matches(str(location[-1]), keys, 1)
+    return f"; did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(keys)}"
+
+
+def _section_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_section_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((section for section in inner if section is not None), None)
+
+
+def _resolved(config: GapConfig, path: Path) -> GapConfig:
+    base = path.resolve().parent
+    checkpoint = config.model.checkpoint
+    if checkpoint is not None:
+        checkpoint = base / checkpoint
+        if not checkpoint.is_file():
+            raise ConfigError(f"{path}: model.checkpoint: no such file {checkpoint}; expected a .pt or .safetensors file")
+    model = config.model.model_copy(update={"checkpoint": checkpoint})
+    source = _with_paths(config.source, "source", base, path)
+    targets = [_with_paths(target, f"targets.{i}", base, path) for i, target in enumerate(config.targets)]
+    store = config.store if "://" in config.store else str(Path(config.store).resolve())
+    return config.model_copy(update={"model": model, "source": source, "targets": targets, "store": store})
+
+
+def _with_paths(dataset: Dataset, key: str, base: Path, path: Path) -> Dataset:
+    root = dataset.root and base / dataset.root
+    metadata = dataset.metadata and base / dataset.metadata
+    if root is not None and not root.is_dir():
+        raise ConfigError(f"{path}: {key}.root: no such folder {root}; expected the folder of data set {dataset.name!r}")
+    if metadata is not None and not metadata.is_file():
+        raise ConfigError(f"{path}: {key}.metadata: no such file {metadata}; expected .csv, .parquet or .json")
+    return dataset.model_copy(update={"root": root, "metadata": metadata})

@@ -1,0 +1,1 @@
+"""How large the loss gap is and what could be its cause."""

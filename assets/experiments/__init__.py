@@ -1,0 +1,1 @@
+"""Is it really the cause: normalise, imitate, re-weight, measure, judge."""

@@ -1,0 +1,1 @@
+"""What data is there, and is it sound."""

@@ -1,0 +1,1 @@
+"""The answers: one page, one JSON, a recipe."""

@@ -1,0 +1,255 @@
+"""The report as data: the schema of `report.json`, versioned.
+
+Belongs here: what a report says, as numbers and short texts, and how it is checked and written.
+Does not: pictures and markup (`gallery.py`, `figures.py`, `templates/`), computing any figure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+SCHEMA_VERSION = "1.0"
+
+Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
+Direction = Literal["normalise", "imitate", "reweight", "model"]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not defined is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _finite_interval(value: Any) -> Any:
+    if value is None or any(_finite(float(bound)) is None for bound in value):
+        return None
+    return value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+Interval = Annotated[tuple[float, float] | None, BeforeValidator(_finite_interval)]
+
+
+class Part(BaseModel):
+    """Base of all parts of the document."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSummary(Part):
+    """A data set as the report names it."""
+
+    name: str
+    reader: str
+    samples: int
+    labelled: int
+    quarantined: int
+    groups: int
+    parts: dict[str, int]
+
+
+class ModelSummary(Part):
+    """The model under test."""
+
+    architecture: str
+    encoder: str
+    fingerprint: str
+    trained_here: bool
+    classes: list[str]
+    input_size: tuple[int, int]
+
+
+class ClassGap(Part):
+    """One class on both sides; shares are of labelled pixels, losses are means over the class's pixels."""
+
+    name: str
+    source_iou: Number
+    target_iou: Number
+    source_loss: Number
+    target_loss: Number
+    source_share: Number
+    target_share: Number
+    composition: Number
+    within: Number
+
+
+class PerformanceGap(Part):
+    """The loss gap: target against source holdout, per-image mean loss; `reason` says why there is none."""
+
+    reason: str | None = None
+    source_loss: Number = None
+    target_loss: Number = None
+    loss_gap: Number = None
+    ci95: Interval = None
+    p_value: Number = None
+    detected: bool | None = None
+    source_pixel_loss: Number = None
+    target_pixel_loss: Number = None
+    reference_loss: Number = None
+    source_miou: Number = None
+    target_miou: Number = None
+    source_ece: Number = None
+    target_ece: Number = None
+    composition: Number = None
+    within: Number = None
+    per_class: list[ClassGap] = []
+
+
+class MeasurementRow(Part):
+    """One distance between the two sets, with its interval, permutation p-value and noise floor."""
+
+    value: Number
+    ci95: Interval = None
+    p_value: Number = None
+    noise_floor: Number = None
+
+
+class RegionGap(Part):
+    """The latent gap of one class's regions."""
+
+    name: str
+    source_samples: int
+    target_samples: int
+    measurements: dict[str, MeasurementRow]
+
+
+class TraitShift(Part):
+    """How one trait differs, and how it goes with the loss inside the target."""
+
+    name: str
+    label: str
+    family: str
+    source_mean: Number
+    target_mean: Number
+    effect_size: Number
+    ks: Number
+    wasserstein: Number
+    p_value: Number
+    q_value: Number
+    loss_association: Number
+    loss_association_p: Number
+    artefact: str | None = None
+
+
+class HypothesisRow(Part):
+    """A statement 'trait T differs and costs loss', with what speaks for it before any experiment."""
+
+    id: str
+    family: str
+    statement: str
+    traits: list[str]
+    evidence: list[str]
+    rank: int
+    supported: bool
+
+
+class ExperimentRow(Part):
+    """What an experiment found, on the report half; `ci95` is that of gap closed (of gap induced where only that ran)."""
+
+    id: str
+    hypothesis: str
+    family: str
+    title: str
+    direction: Direction
+    verdict: Verdict
+    reason: str
+    parameters: dict[str, Any] = {}
+    samples: int = 0
+    loss_before: Number = None
+    loss_after: Number = None
+    difference: Number = None
+    gap_closed: Number = None
+    ci95: Interval = None
+    p_value: Number = None
+    q_value: Number = None
+    gap_induced: Number = None
+    induced_ci95: Interval = None
+    induced_p_value: Number = None
+    latent_gap_before: Number = None
+    latent_gap_after: Number = None
+    control_delta: Number = None
+    control_ci95: Interval = None
+    sham_delta: Number = None
+    sham_ci95: Interval = None
+    residual_before: Number = None
+    residual_after: Number = None
+    per_class: dict[str, Number] = {}
+
+
+class Cluster(Part):
+    """A cluster of the worst target samples, named by the traits that set it apart."""
+
+    name: str
+    samples: list[str]
+    mean_loss: float
+    traits: list[str]
+
+
+class RecipeStep(Part):
+    """One confirmed normalisation of the recipe, with its fitted parameters."""
+
+    hypothesis: str
+    title: str
+    parameters: dict[str, Any]
+
+
+class Recipe(Part):
+    """The confirmed normalisations that help one after another; effect measured once, on the report half."""
+
+    steps: list[RecipeStep] = []
+    gap_closed: Number = None
+    ci95: Interval = None
+    loss_after: Number = None
+
+
+class Estimate(Part):
+    """A number with its 95% interval."""
+
+    value: Number
+    ci95: Interval = None
+
+
+class QualityResult(Part):
+    """One data quality check."""
+
+    dataset: str
+    name: str
+    passed: bool
+    severity: str
+    detail: str
+
+
+class Quarantined(Part):
+    """A sample that was found but can't be used."""
+
+    dataset: str
+    sample_id: str
+    reason: str
+
+
+class ReportDocument(Part):
+    """The whole of `report.json`."""
+
+    schema_version: str = SCHEMA_VERSION
+    headline: str
+    source: DatasetSummary
+    target: DatasetSummary
+    model: ModelSummary
+    performance_gap: PerformanceGap
+    latent_gap: dict[str, MeasurementRow]
+    latent_gap_regions: list[RegionGap] = []
+    traits: list[TraitShift]
+    hypotheses: list[HypothesisRow]
+    experiments: list[ExperimentRow]
+    root_causes: list[str]
+    unexplained: Estimate
+    recipe: Recipe
+    worst_clusters: list[Cluster] = []
+    quality: list[QualityResult] = []
+    quarantined: list[Quarantined] = []
+    skipped: list[str] = []
+    counts: dict[str, int]

@@ -1,0 +1,53 @@
+"""What a report shows besides its figures: points, distributions, pictures; the contract between gathering and drawing.
+
+Belongs here: plain containers. Does not: reading tables (`gallery.py` gathers), drawing (`figures.py` draws).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A reference picture near a sample in the latent space; `picture` is a JPEG."""
+
+    sample_id: str
+    distance: float
+    picture: bytes
+
+
+@dataclass(frozen=True)
+class WorstSample:
+    """A target sample with high loss. `picture` is a JPEG; `label`, `prediction` and `loss_map` are PNGs."""
+
+    sample_id: str
+    group: str
+    loss: float
+    gap_score: float
+    conformal_p: float
+    picture: bytes
+    label: bytes | None
+    prediction: bytes
+    loss_map: bytes | None
+    stands_out: list[str] = field(default_factory=list)
+    neighbours: list[Neighbour] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that `report.html` draws.
+
+    `latent`: sample_id, set (reference | holdout | target), group, loss (null without labels), gap_score, pca_x,
+    pca_y, map_x, map_y (UMAP), thumbnail (JPEG bytes or null).
+    `traits`: trait, set (holdout | target | after:<hypothesis>), value; one row a sample and trait.
+    `palette`: class name -> '#RRGGBB'. `recipe_source`: the text of recipe.py, '' without a recipe.
+    """
+
+    latent: pl.DataFrame
+    traits: pl.DataFrame
+    worst: list[WorstSample]
+    palette: dict[str, str]
+    recipe_source: str

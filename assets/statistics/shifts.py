@@ -1,0 +1,213 @@
+"""Does a trait differ between two sets, and does it go with the loss: tests that permute whole units.
+
+Belongs here: p-values for one number per sample (one trait, or a table of traits that share their permutations).
+Does not: the effect sizes themselves (effect_sizes), correction over traits (multiplicity), latents (two_sample).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from assets.statistics.effect_sizes import cliffs_delta, hedges_g, standardised_wasserstein, wasserstein_1
+from assets.statistics.resampling import Names, permute_units, pooled_units
+
+Floats = NDArray[np.float64]
+
+TIE = 1e-12
+"""Statistics closer than this are equal: their order would be rounding."""
+UNITS_FOR_PERMUTATION = 7
+"""Below this many units there are too few orders of blocks for a permutation p-value."""
+BLOCK_VALUES = 4_000_000
+"""Values of the largest temporary array."""
+
+
+@dataclass(frozen=True)
+class ShiftTable:
+    """Shift of every trait from source to target; each field is (T,). Positive: the target is higher."""
+
+    hedges_g: Floats
+    cliffs_delta: Floats
+    ks: Floats
+    wasserstein: Floats
+    standardised_wasserstein: Floats
+    p_value: Floats
+
+
+def shift_test(  # noqa: PLR0917
+    source: ArrayLike,
+    source_units: Names,
+    target: ArrayLike,
+    target_units: Names,
+    permutations: int,
+    rng: np.random.Generator,
+) -> float:
+    """p-value of the Kolmogorov–Smirnov statistic of one trait, set labels permuted over units.
+
+    p = (1 + #{permuted ≥ observed}) / (permutations + 1). NaN are left out; an empty side gives NaN.
+
+    Args:
+        source: (n,) trait.
+        source_units: (n,) unit of each.
+        target: (m,) trait.
+        target_units: (m,) unit of each.
+        permutations: how many.
+        rng: source of randomness.
+
+    Raises:
+        ValueError: values and units of different length.
+    """
+    labels = _set_labels(source_units, target_units, permutations, rng)
+    pooled = np.concatenate([np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)])
+    return _ks_and_p(pooled, labels)[1]
+
+
+def shift_table(  # noqa: PLR0917
+    source: ArrayLike,
+    target: ArrayLike,
+    source_units: Names,
+    target_units: Names,
+    permutations: int,
+    rng: np.random.Generator,
+) -> ShiftTable:
+    """Effect sizes and permutation p-values of many traits that share one set of unit permutations.
+
+    The p-value is that of `shift_test`. NaN are left out trait by trait.
+
+    Args:
+        source: (n, T) traits.
+        target: (m, T) traits.
+        source_units: (n,) unit of each source sample.
+        target_units: (m,) unit of each target sample.
+        permutations: how many.
+        rng: source of randomness.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    a, b = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:  # noqa: PLR2004
+        raise ValueError(f"traits must be (n, T) and (m, T), got {a.shape} and {b.shape}")
+    labels = _set_labels(source_units, target_units, permutations, rng)
+    pooled = np.concatenate([a, b])
+    tested = np.array([_ks_and_p(column, labels) for column in pooled.T]).reshape(-1, 2)
+    pairs = list(zip(b.T, a.T, strict=True))
+    return ShiftTable(
+        hedges_g=np.array([hedges_g(y, x) for y, x in pairs]),
+        cliffs_delta=np.array([cliffs_delta(y, x) for y, x in pairs]),
+        ks=tested[:, 0],
+        wasserstein=np.array([wasserstein_1(y, x) for y, x in pairs]),
+        standardised_wasserstein=np.array([standardised_wasserstein(y, x) for y, x in pairs]),
+        p_value=tested[:, 1],
+    )
+
+
+def spearman_association(
+    trait: ArrayLike, loss: ArrayLike, units: Names, permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Spearman's ρ between a trait and the loss, and its two-sided p-value.
+
+    The null keeps the dependence inside units: the trait's units are put into another order, as whole blocks, against
+    the loss. Below seven units there are too few orders; there t = ρ/se with the cluster-robust error of the mean
+    product of standardised ranks and U − 2 degrees of freedom. Below three units p = 1. A constant side: ρ = 0, p = 1.
+
+    Args:
+        trait: (n,) numbers; pairs with a NaN are left out.
+        loss: (n,) numbers.
+        units: (n,) unit of each sample.
+        permutations: orders drawn.
+        rng: source of randomness.
+
+    Returns:
+        (ρ, p); NaN for ρ below three pairs.
+
+    Raises:
+        ValueError: different lengths.
+    """
+    x, y, names = np.asarray(trait, np.float64), np.asarray(loss, np.float64), np.asarray(units, np.str_)
+    if not x.shape == y.shape == names.shape:
+        raise ValueError(f"trait {x.shape}, loss {y.shape} and units {names.shape} differ in length")
+    present = ~(np.isnan(x) | np.isnan(y))
+    if present.sum() < 3:  # noqa: PLR2004
+        return math.nan, 1.0
+    _, index = np.unique(names[present], return_inverse=True)
+    by_unit = np.argsort(index, kind="stable")  # samples of a unit next to one another, in their own order
+    index = index[by_unit]
+    ranks_x, ranks_y = _standard_ranks(x[present][by_unit]), _standard_ranks(y[present][by_unit])
+    rho = float(np.mean(ranks_x * ranks_y))
+    count = int(index[-1]) + 1
+    if count < 3 or not ranks_x.any() or not ranks_y.any():  # noqa: PLR2004
+        return rho, 1.0
+    if count < UNITS_FOR_PERMUTATION:
+        return rho, _clustered_p(ranks_x * ranks_y, index, count)
+    return rho, _block_permutation_p(ranks_x, ranks_y, index, permutations, rng)
+
+
+def _set_labels(source_units: Names, target_units: Names, permutations: int, rng: np.random.Generator) -> Floats:
+    """Row 0: the observed labels (1 = target); the other rows: permuted. (permutations + 1, n + m)."""
+    observed = np.repeat([False, True], [len(source_units), len(target_units)])
+    permuted = permute_units(observed, pooled_units(source_units, target_units), permutations, rng)
+    return np.concatenate([observed[None], permuted]).astype(np.float64)
+
+
+def _ks_and_p(pooled: Floats, labels: Floats) -> tuple[float, float]:
+    """KS statistic of the labels in row 0 and its p-value among the other rows."""
+    if pooled.shape != labels.shape[1:]:
+        raise ValueError(f"{len(pooled)} values but {labels.shape[1]} units")
+    order = np.argsort(pooled, kind="stable")
+    order = order[: np.count_nonzero(~np.isnan(pooled))]  # NaN sort last
+    if not 0 < labels[0, order].sum() < len(order):
+        return math.nan, math.nan
+    ends = np.append(np.diff(pooled[order]) > 0, True)  # CDFs are compared behind ties only
+    block = max(1, BLOCK_VALUES // len(order))
+    statistics = np.concatenate(
+        [_ks_of_sorted(labels[start : start + block][:, order], ends) for start in range(0, len(labels), block)]
+    )
+    above = np.count_nonzero(statistics[1:] >= statistics[0] - TIE)
+    return float(statistics[0]), (1 + above) / len(labels)
+
+
+def _ks_of_sorted(labels: Floats, ends: NDArray[np.bool_]) -> Floats:
+    """KS statistic per row of labels in the order of the pooled values; a row with one set only counts as 1."""
+    target = np.cumsum(labels, axis=1)
+    source = np.arange(1, labels.shape[1] + 1) - target
+    gap = target / np.maximum(target[:, -1:], 1) - source / np.maximum(source[:, -1:], 1)
+    result: Floats = np.abs(gap[:, ends]).max(axis=1)
+    return result
+
+
+def _standard_ranks(values: Floats) -> Floats:
+    """Mid-ranks with mean 0 and mean square 1; all zero for a constant."""
+    from scipy.stats import rankdata
+
+    ranks = np.asarray(rankdata(values), dtype=np.float64)
+    ranks -= ranks.mean()
+    scale = math.sqrt(float(np.mean(ranks**2)))
+    return ranks / scale if scale > 0 else np.zeros_like(ranks)
+
+
+def _clustered_p(products: Floats, index: NDArray[np.intp], count: int) -> float:
+    from scipy.stats import t
+
+    rho = products.mean()
+    sums = np.bincount(index, weights=products - rho, minlength=count)
+    error = math.sqrt(count / (count - 1) * float(sums @ sums)) / len(products)
+    if error <= TIE:
+        return 1.0
+    return float(2 * t.sf(abs(rho) / error, count - 2))
+
+
+def _block_permutation_p(
+    x: Floats, y: Floats, index: NDArray[np.intp], permutations: int, rng: np.random.Generator
+) -> float:
+    count = int(index[-1]) + 1
+    orders = rng.permuted(np.tile(np.arange(count), (permutations, 1)), axis=1)
+    observed, above = abs(float(x @ y)), 0
+    block = max(1, BLOCK_VALUES // len(x))
+    for start in range(0, permutations, block):
+        places = np.argsort(orders[start : start + block][:, index], axis=1, kind="stable")
+        above += int(np.count_nonzero(np.abs(x[places] @ y) >= observed - TIE * len(x)))
+    return (1 + above) / (permutations + 1)

@@ -25,7 +25,13 @@ CITYSCAPES19 = (
 CAMVID11 = (
     "sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence", "vehicle", "person", "cyclist",
 )  # fmt: skip
+IGNORED_NAMES = ("void", "unlabeled", "unlabelled", "ignore")
+"""Names that a label table may use for pixels that no statistic counts; never a class of the model."""
 NAMED_CLASSES = {"cityscapes19": CITYSCAPES19, "camvid11": CAMVID11}
+
+COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+MAX_LABEL_ID = 65535
+MAX_CLASSES = 254
 
 DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 
@@ -104,9 +110,25 @@ class DatasetConfig(Section):
     @field_validator("split", "group")
     @classmethod
     def _one_group(cls, pattern: str | None) -> str | None:
-        if pattern is not None and re.compile(pattern).groups != 1:
-            raise ValueError(f"expected a regular expression with one capture group, got {pattern!r}")
+        try:
+            fits = pattern is None or re.compile(pattern).groups == 1
+        except re.error as error:  # not a ValueError before Python 3.13, so pydantic would let it through
+            raise ValueError(f"expected a regular expression with one capture group: {error}") from None
+        if not fits:
+            raise ValueError("expected a regular expression with one capture group")
         return pattern
+
+    @field_validator("labels")
+    @classmethod
+    def _ids_or_colours(cls, labels: dict[int | str, str] | None) -> dict[int | str, str] | None:
+        ids = [own for own in labels or {} if isinstance(own, int)]
+        for own in labels or {}:
+            fits = -1 <= own <= MAX_LABEL_ID if isinstance(own, int) else COLOUR.fullmatch(own)
+            if not fits:
+                raise ValueError(f"expected ids up to {MAX_LABEL_ID} or quoted colours '#RRGGBB', got {own!r}")
+        if ids and len(ids) != len(labels or {}):
+            raise ValueError("expected ids or colours, not both in one set")
+        return labels
 
     @model_validator(mode="after")
     def _fits_reader(self) -> DatasetConfig:
@@ -205,11 +227,18 @@ class GapConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     alerts: AlertsConfig = AlertsConfig()
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named_or_listed(cls, classes: Any) -> Any:
+        if isinstance(classes, list) or (isinstance(classes, str) and classes in NAMED_CLASSES):
+            return classes
+        raise ValueError(f"expected {', '.join(NAMED_CLASSES)} or a list of class names")
+
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: str | list[str]) -> str | list[str]:
-        if isinstance(classes, list) and (len(set(classes)) != len(classes) or not 2 <= len(classes) < 255):
-            raise ValueError("expected 2 to 254 distinct class names")
+        if isinstance(classes, list) and (len(set(classes)) != len(classes) or not 1 < len(classes) <= MAX_CLASSES):
+            raise ValueError(f"expected 2 to {MAX_CLASSES} distinct class names")
         return classes
 
     @model_validator(mode="after")
@@ -225,7 +254,7 @@ class GapConfig(Section):
 
     def _check_labels(self, dataset: DatasetConfig) -> None:
         for own, name in (dataset.labels or {}).items():
-            if name not in self.class_names:
+            if name not in (*self.class_names, *IGNORED_NAMES):
                 near = difflib.get_close_matches(name, self.class_names, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f": {', '.join(self.class_names)}"
                 raise ValueError(f"{dataset.name}.labels[{own!r}]: {name!r} is not one of the classes{hint}")
@@ -283,7 +312,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _describe(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "config"
+    # pydantic adds the branch of a union to the location ('names', 'list[str]'): no key of ours has a bracket
+    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "config"
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_nearest(first['loc'])}"
     if first["type"] == "missing":
@@ -318,7 +348,9 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
     if checkpoint is not None:
         checkpoint = base / checkpoint
         if not checkpoint.is_file():
-            raise ConfigError(f"{path}: model.checkpoint: no such file {checkpoint}; expected a .pt or .safetensors file")
+            raise ConfigError(
+                f"{path}: model.checkpoint: no such file {checkpoint}; expected a .pt or .safetensors file"
+            )
     model = config.model.model_copy(update={"checkpoint": checkpoint})
     source = _with_paths(config.source, "source", base, path)
     targets = [_with_paths(target, f"targets.{i}", base, path) for i, target in enumerate(config.targets)]
@@ -330,7 +362,9 @@ def _with_paths(dataset: Dataset, key: str, base: Path, path: Path) -> Dataset:
     root = dataset.root and base / dataset.root
     metadata = dataset.metadata and base / dataset.metadata
     if root is not None and not root.is_dir():
-        raise ConfigError(f"{path}: {key}.root: no such folder {root}; expected the folder of data set {dataset.name!r}")
+        raise ConfigError(
+            f"{path}: {key}.root: no such folder {root}; expected the folder of data set {dataset.name!r}"
+        )
     if metadata is not None and not metadata.is_file():
         raise ConfigError(f"{path}: {key}.metadata: no such file {metadata}; expected .csv, .parquet or .json")
     return dataset.model_copy(update={"root": root, "metadata": metadata})

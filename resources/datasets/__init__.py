@@ -1,0 +1,52 @@
+"""Data sets: one reader for each layout on disk, and the built-in streets.
+
+Belongs here: choosing the reader that a config names. Does not: reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from resources.config import DatasetConfig, GapConfig
+from resources.datasets.base import Reader
+from resources.datasets.camvid import CamvidReader
+from resources.datasets.cityscapes import CityscapesReader
+from resources.datasets.folder import FolderReader
+from resources.datasets.kitti import KittiReader
+from resources.errors import DatasetError
+
+STREETS_COUNT = 160
+
+_READERS: dict[str, Callable[[DatasetConfig, Sequence[str]], Reader]] = {
+    "cityscapes": CityscapesReader,
+    "kitti": KittiReader,
+    "camvid": CamvidReader,
+    "folder": FolderReader,
+}
+
+
+def open_reader(config: GapConfig, dataset: DatasetConfig) -> Reader:
+    """The reader of one of the config's data sets. Raises DatasetError where its classes or its place don't fit."""
+    if dataset.reader == "streets":
+        return _streets(config, dataset)
+    return _READERS[dataset.reader](dataset, config.class_names)
+
+
+def _streets(config: GapConfig, dataset: DatasetConfig) -> Reader:
+    if "://" in config.store:
+        raise DatasetError(
+            f"{dataset.name}: reader 'streets' draws its pictures into the store, so it needs a local store; "
+            f"expected a folder, got {config.store}"
+        )
+    from resources.datasets.streets import StreetsReader
+
+    return StreetsReader(
+        folder=Path(config.store) / "streets" / dataset.name,
+        scene=dataset.scene or dataset.name,
+        count=dataset.count or STREETS_COUNT,
+        seed=dataset.seed or 0,
+        select=dataset.select,
+        limit=dataset.limit,
+        classes=config.class_names,
+    )

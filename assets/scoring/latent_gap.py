@@ -1,0 +1,349 @@
+"""The gap between target and source holdout in latent space: one measurement per statistic, each beside its floor.
+
+Belongs here: which sets are compared, at which size, with which interval, p-value and noise floor.
+Does not: the statistics themselves (statistics), nearest-neighbour search at scale (neighbours), the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from assets.statistics.distances import (
+    Kernel,
+    distance_kernel,
+    energy_distance,
+    frechet_distance,
+    kernel_distance,
+    median_distance,
+    mmd_rbf,
+    polynomial_kernel,
+    rbf_kernel,
+    sliced_wasserstein,
+    unit_directions,
+)
+from assets.statistics.neighbourhoods import auroc, knn_two_sample, kth_distances, prdc, weighted_auroc
+from assets.statistics.resampling import (
+    Names,
+    bootstrap_weights,
+    percentile_interval,
+    permute_units,
+    pooled_units,
+)
+from assets.statistics.two_sample import c2st, mmd_test, weighted_mmd
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+STATISTICS = (
+    "knn_auroc", "frechet", "kid", "mmd", "energy", "sliced_wasserstein", "precision", "recall", "density", "coverage",
+    "c2st_auc", "proxy_a_distance", "knn_two_sample",
+)  # fmt: skip
+FALLS_WITH_GAP = frozenset({"precision", "recall", "density", "coverage"})
+"""Statistics that a gap makes smaller: their floor is the 5% point, and a gap lies below it."""
+
+SMALLEST_SET = 8
+SMALLEST_DRAW = 4
+SMALLEST_FRECHET_DRAW = 20
+LARGEST_SET = 2_000
+"""Larger sets are thinned to this many samples by whole units; only the kNN scores use all."""
+LARGEST_DRAW = 500
+DIRECTIONS = 128
+TIE = 1e-12
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One statistic of target against holdout."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    p_value: float | None
+    noise_floor: float | None
+    """The 95% point of the statistic between halves of the holdout; the 5% point for `FALLS_WITH_GAP`."""
+
+
+UNKNOWN = Measurement(math.nan, None, None, None)
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """One data set: unit vectors, the dependence unit and the kNN score of each."""
+
+    vectors: Floats
+    units: NDArray[np.str_]
+    scores: Floats
+
+    def take(self, samples: Indices) -> _Latents:
+        return _Latents(self.vectors[samples], self.units[samples], self.scores[samples])
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What stays the same over all comparisons."""
+
+    k: int
+    sigma: float
+    directions: Floats
+    basis: Floats
+    """(d, c) principal components for the Fréchet distance; c = 0 where there are too few samples for it."""
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Samples of equal number: two of the holdout that share no unit, and one of the target."""
+
+    holdout: Indices
+    other_holdout: Indices
+    target: Indices
+
+
+def exceeds_floor(name: str, measurement: Measurement) -> bool:
+    """Whether the value lies beyond its noise floor, in the direction of a gap. False without a floor or a value."""
+    if measurement.noise_floor is None or math.isnan(measurement.value):
+        return False
+    if name in FALLS_WITH_GAP:
+        return measurement.value < measurement.noise_floor
+    return measurement.value > measurement.noise_floor
+
+
+def latent_gap(
+    reference: ArrayLike,
+    holdout: ArrayLike,
+    holdout_units: Names,
+    target: ArrayLike,
+    target_units: Names,
+    *,
+    k: int,
+    permutations: int,
+    bootstrap: int,
+    floor_draws: int,
+    seed: int,
+    target_scores: ArrayLike | None = None,
+    holdout_scores: ArrayLike | None = None,
+) -> dict[str, Measurement]:
+    """Every statistic of `STATISTICS`, of the target against the holdout, on L2-normalised latents.
+
+    Sizes: most of these statistics depend on the number of samples, so they are taken between sets of m₀ samples, m₀
+    being half of the smaller set (at most 500), drawn `floor_draws` times by whole units. The value is the mean over
+    the draws, the interval their percentiles (halves vary about as much as the whole does from sample to sample). The
+    noise floor is the same statistic at the same m₀ between two halves of the holdout that share no unit. Only
+    `knn_auroc`, `kid` and `mmd` do not depend on size: their values use all samples, their intervals are bootstraps
+    of units (centred on the value for the two kernels, because a resampled unit repeats), their floors stay at m₀.
+
+    p-values permute set labels over units, on all samples: of the AUROC (one-sided: the target is farther), of the
+    kernels (`energy` through its distance kernel), of the classifier's AUC (for `proxy_a_distance` too) and of the
+    neighbours. Fréchet, sliced Wasserstein and precision … coverage have none: read them against their floor.
+
+    `frechet` is taken on m₀/10 principal components fitted on the reference, and is NaN below m₀ = 20. `kid` scales
+    unit vectors by √d, so that x·y/d is their cosine.
+
+    Args:
+        reference: (r, d) latents; used for the kNN scores and the principal components only.
+        holdout: (n, d) latents.
+        holdout_units: (n,) unit of each.
+        target: (m, d) latents.
+        target_units: (m,) unit of each.
+        k: neighbour of all kNN statistics; less where a set is too small for it.
+        permutations: per test.
+        bootstrap: draws per bootstrap interval.
+        floor_draws: draws per noise floor and per size-dependent value.
+        seed: of all randomness.
+        target_scores: (m,) distances to the k-th nearest reference latent, where an index has them already.
+        holdout_scores: (n,) the same of the holdout.
+
+    Returns:
+        One measurement per name. All are unknown (NaN, no interval) where a side has fewer than 8 samples or 2 units,
+        or where no draw of 4 samples exists.
+
+    Raises:
+        ValueError: shapes that do not fit together, values that are not finite, or fewer than one floor or bootstrap draw.
+    """
+    if min(floor_draws, bootstrap) < 1:
+        raise ValueError(f"floor_draws ({floor_draws}) and bootstrap ({bootstrap}) must be at least 1")
+    rng = np.random.default_rng(seed)
+    unknown = dict.fromkeys(STATISTICS, UNKNOWN)
+    known = l2_normalised(reference)
+    sides = (
+        _latents(known, holdout, holdout_units, holdout_scores, k),
+        _latents(known, target, target_units, target_scores, k),
+    )
+    if any(len(side.units) < SMALLEST_SET or len(set(side.units)) < 2 for side in sides):  # noqa: PLR2004
+        return unknown
+    own, other = (side.take(_by_units(side.units, rng)[:LARGEST_SET]) for side in sides)
+    draws = _draws(own.units, other.units, floor_draws, rng)
+    size = len(draws[0].target)
+    if size < SMALLEST_DRAW:
+        return unknown
+    settings = _settings(known, own, other, size, k, rng)
+    values = [_compare(own.take(draw.holdout), other.take(draw.target), settings, rng) for draw in draws]
+    floors = [_compare(own.take(draw.holdout), own.take(draw.other_holdout), settings, rng) for draw in draws]
+    measured = {name: _from_draws(name, values, floors) for name in STATISTICS}
+    for name, (value, interval) in {
+        "knn_auroc": _auroc_and_interval(*sides, bootstrap, rng),
+        "kid": _mmd_and_interval(own, other, _kid_kernel, bootstrap, rng),
+        "mmd": _mmd_and_interval(own, other, rbf_kernel(settings.sigma), bootstrap, rng),
+    }.items():
+        measured[name] = replace(measured[name], value=value, ci95=interval)
+    p_values = {"knn_auroc": _auroc_p_value(*sides, permutations, rng)}
+    p_values |= _vector_p_values(own, other, settings, permutations, rng)
+    return {name: replace(found, p_value=p_values.get(name)) for name, found in measured.items()}
+
+
+def l2_normalised(vectors: ArrayLike) -> Floats:
+    """Rows scaled to length 1; a row of zeros stays. (n, d) → (n, d) float64."""
+    rows = np.asarray(vectors, dtype=np.float64)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled: Floats = rows / np.where(lengths > 0, lengths, 1)
+    return scaled
+
+
+def _latents(reference: Floats, vectors: ArrayLike, units: Names, scores: ArrayLike | None, k: int) -> _Latents:
+    rows, names = l2_normalised(vectors), np.asarray(units, dtype=np.str_)
+    if scores is not None:
+        distances = np.asarray(scores, dtype=np.float64)
+    elif len(rows):
+        distances = kth_distances(rows, reference, min(k, len(reference)))
+    else:
+        distances = np.empty(0)
+    if not len(rows) == len(names) == len(distances):
+        raise ValueError(f"{len(rows)} vectors, {len(names)} units and {len(distances)} scores")
+    return _Latents(rows, names, distances)
+
+
+def _by_units(units: NDArray[np.str_], rng: np.random.Generator) -> Indices:
+    """All samples, unit after unit in random order."""
+    distinct, index = np.unique(units, return_inverse=True)
+    return np.argsort(rng.permutation(len(distinct))[index], kind="stable")
+
+
+def _draws(holdout: NDArray[np.str_], target: NDArray[np.str_], count: int, rng: np.random.Generator) -> list[_Draw]:
+    """Draws whose sets all have the same number of samples: what the least even split of the holdout allows."""
+    splits = [_split_by_units(holdout, rng) for _ in range(count)]
+    size = min(*(len(part) for split in splits for part in split), len(target) // 2, LARGEST_DRAW)
+    return [_Draw(left[:size], right[:size], _by_units(target, rng)[:size]) for left, right in splits]
+
+
+def _split_by_units(units: NDArray[np.str_], rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Two sets of samples without a common unit, as even as the random order of the units allows."""
+    order = _by_units(units, rng)
+    cuts = 1 + np.flatnonzero(units[order][1:] != units[order][:-1])
+    cut = cuts[np.argmin(np.abs(2 * cuts - len(units)))]
+    return order[:cut], order[cut:]
+
+
+def _settings(  # noqa: PLR0917
+    reference: Floats, own: _Latents, other: _Latents, size: int, k: int, rng: np.random.Generator
+) -> _Settings:
+    thinned = reference[:: math.ceil(len(reference) / LARGEST_SET)]
+    components = size // 10 if size >= SMALLEST_FRECHET_DRAW else 0
+    axes = np.linalg.svd(thinned - thinned.mean(axis=0), full_matrices=False)[2]
+    return _Settings(
+        k=min(k, size - 1),
+        sigma=median_distance(own.vectors, other.vectors) or 1.0,  # all vectors equal: any width gives 0
+        directions=unit_directions(reference.shape[1], DIRECTIONS, rng),
+        basis=axes[: min(components, len(thinned) - 1)].T,
+    )
+
+
+def _compare(first: _Latents, second: _Latents, settings: _Settings, rng: np.random.Generator) -> dict[str, float]:
+    """Every statistic of the second set against the first, for two sets of equal size."""
+    a, b = first.vectors, second.vectors
+    manifold = prdc(a, b, settings.k)
+    classifier = c2st(a, first.units, b, second.units, 0, rng)
+    return {
+        "knn_auroc": auroc(second.scores, first.scores),
+        "frechet": _frechet(a @ settings.basis, b @ settings.basis),
+        "kid": kernel_distance(_cosine_scaled(a), _cosine_scaled(b)),
+        "mmd": mmd_rbf(a, b, settings.sigma),
+        "energy": energy_distance(a, b),
+        "sliced_wasserstein": sliced_wasserstein(a, b, settings.directions),
+        "precision": manifold.precision,
+        "recall": manifold.recall,
+        "density": manifold.density,
+        "coverage": manifold.coverage,
+        "c2st_auc": classifier.auc,
+        "proxy_a_distance": classifier.pad,
+        "knn_two_sample": knn_two_sample(a, first.units, b, second.units, settings.k, 0, rng).statistic,
+    }
+
+
+def _frechet(a: Floats, b: Floats) -> float:
+    if a.shape[1] == 0:
+        return math.nan
+    return frechet_distance(a.mean(axis=0), np.cov(a, rowvar=False), b.mean(axis=0), np.cov(b, rowvar=False))
+
+
+def _cosine_scaled(vectors: Floats) -> Floats:
+    """Unit vectors times √d: KID's x·y/d is then their cosine."""
+    scaled: Floats = vectors * math.sqrt(vectors.shape[1])
+    return scaled
+
+
+def _kid_kernel(x: Floats, y: Floats) -> Floats:
+    return polynomial_kernel(_cosine_scaled(x), _cosine_scaled(y))
+
+
+def _from_draws(name: str, values: list[dict[str, float]], floors: list[dict[str, float]]) -> Measurement:
+    drawn = np.array([draw[name] for draw in values])
+    if np.isnan(drawn).any():
+        return UNKNOWN
+    point = 0.05 if name in FALLS_WITH_GAP else 0.95
+    floor = float(np.quantile([draw[name] for draw in floors], point))
+    return Measurement(float(drawn.mean()), percentile_interval(drawn), None, floor)
+
+
+def _auroc_and_interval(
+    own: _Latents, other: _Latents, bootstrap: int, rng: np.random.Generator
+) -> tuple[float, tuple[float, float]]:
+    draws = weighted_auroc(
+        other.scores,
+        bootstrap_weights(other.units, bootstrap, rng),
+        own.scores,
+        bootstrap_weights(own.units, bootstrap, rng),
+    )
+    return auroc(other.scores, own.scores), percentile_interval(draws)
+
+
+def _auroc_p_value(own: _Latents, other: _Latents, permutations: int, rng: np.random.Generator) -> float:
+    scores = np.concatenate([own.scores, other.scores])
+    labels = np.repeat([False, True], [len(own.scores), len(other.scores)])
+    permuted = permute_units(labels, pooled_units(own.units, other.units), permutations, rng)
+    areas = weighted_auroc(scores, permuted, scores, ~permuted)
+    above = int(np.count_nonzero(areas >= auroc(other.scores, own.scores) - TIE))
+    return (1 + above) / (permutations + 1)
+
+
+def _mmd_and_interval(
+    own: _Latents, other: _Latents, kernel: Kernel, bootstrap: int, rng: np.random.Generator
+) -> tuple[float, tuple[float, float]]:
+    """MMD² on all samples (row 0 of the weights) and a bootstrap interval of units that is centred on it."""
+    own_weights = np.concatenate([np.ones((1, len(own.units))), bootstrap_weights(own.units, bootstrap, rng)])
+    other_weights = np.concatenate([np.ones((1, len(other.units))), bootstrap_weights(other.units, bootstrap, rng)])
+    vectors = np.concatenate([own.vectors, other.vectors])
+    values = weighted_mmd(
+        vectors,
+        np.concatenate([own_weights, np.zeros_like(other_weights)], axis=1),
+        np.concatenate([np.zeros_like(own_weights), other_weights], axis=1),
+        kernel,
+    )
+    value, draws = float(values[0]), values[1:]
+    return value, percentile_interval(draws - np.nanmean(draws) + value)
+
+
+def _vector_p_values(
+    own: _Latents, other: _Latents, settings: _Settings, permutations: int, rng: np.random.Generator
+) -> dict[str, float]:
+    sets = own.vectors, own.units, other.vectors, other.units
+    classifier = c2st(*sets, permutations, rng).p_value
+    return {
+        "kid": mmd_test(*sets, permutations, rng, _kid_kernel).p_value,
+        "mmd": mmd_test(*sets, permutations, rng, rbf_kernel(settings.sigma)).p_value,
+        "energy": mmd_test(*sets, permutations, rng, distance_kernel).p_value,
+        "c2st_auc": classifier,
+        "proxy_a_distance": classifier,
+        "knn_two_sample": knn_two_sample(*sets, settings.k, permutations, rng).p_value,
+    }

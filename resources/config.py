@@ -33,6 +33,8 @@ COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 MAX_LABEL_ID = 65535
 MAX_CLASSES = 254
 
+_LONGEST_SHOWN = 100
+
 DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
@@ -121,12 +123,15 @@ class DatasetConfig(Section):
     @field_validator("labels")
     @classmethod
     def _ids_or_colours(cls, labels: dict[int | str, str] | None) -> dict[int | str, str] | None:
-        ids = [own for own in labels or {} if isinstance(own, int)]
-        for own in labels or {}:
+        if labels is None:
+            return None
+        if not labels:
+            raise ValueError("expected ids or colours '#RRGGBB' with class names, got none")
+        for own in labels:
             fits = -1 <= own <= MAX_LABEL_ID if isinstance(own, int) else COLOUR.fullmatch(own)
             if not fits:
                 raise ValueError(f"expected ids up to {MAX_LABEL_ID} or quoted colours '#RRGGBB', got {own!r}")
-        if ids and len(ids) != len(labels or {}):
+        if len({type(own) for own in labels}) > 1:
             raise ValueError("expected ids or colours, not both in one set")
         return labels
 
@@ -313,15 +318,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _describe(error: ValidationError) -> str:
     first = error.errors()[0]
     # pydantic adds the branch of a union to the location ('names', 'list[str]'): no key of ours has a bracket
-    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "config"
+    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_nearest(first['loc'])}"
     if first["type"] == "missing":
         return f"missing key '{key}'"
     message = first["msg"].removeprefix("Value error, ")
     shown = first["input"]
-    value = "" if isinstance(shown, dict | list | BaseModel) else f" (got {shown!r})"
-    return f"{key}: {message}{value}"
+    section = isinstance(shown, dict | BaseModel)  # a rule across keys: its message names their values
+    value = "" if section or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
+    return f"{key}: {message}{value}" if key else message
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

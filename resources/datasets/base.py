@@ -102,6 +102,8 @@ def decode(path: Path) -> Image.Image:
         reason = "empty file (0 bytes)" if path.stat().st_size == 0 else "not a picture in any known format"
     except Image.DecompressionBombError:
         reason = f"a decompression bomb: more than {MAX_PIXELS:,} pixels"
+    except PermissionError:
+        reason = "no permission to read it"
     except Exception as error:  # decoders raise whatever corrupt bytes lead them to
         reason = f"truncated or corrupt: {' '.join(str(error).split()) or type(error).__name__}"
     raise UnreadableSample(f"{path.name}: {reason}")
@@ -116,6 +118,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = decode(path)
     if image.mode.startswith("I"):
         return _deep_grey(path, np.asarray(image))
+    if image.mode == "F":
+        raise UnreadableSample(f"{path.name}: floating-point pixels, expected 8 or 16 bits")
     if image.mode in ("P", "PA", "LA", "La", "RGBa"):  # their transparency is only dropped cleanly by way of RGBA
         image = image.convert("RGBA")
     try:

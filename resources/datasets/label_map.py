@@ -84,7 +84,7 @@ class LabelMap:
         Raises UnreadableSample naming the unknown codes and how many pixels have them.
         """
         codes = _packed(pixels) if self.of_colours else pixels
-        indices = self._by_table[codes] if codes.dtype.itemsize <= 2 else self._by_search(codes)  # noqa: PLR2004 (16 bit)
+        indices = self._by_table[codes] if codes.dtype in (np.uint8, np.uint16) else self._by_search(codes)
         unknown = indices == _UNKNOWN
         if unknown.any():
             raise UnreadableSample(self._unknown(codes[unknown]))

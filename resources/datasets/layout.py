@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from resources.config import DatasetConfig
 from resources.datasets.base import SampleFile, apply_selection
@@ -95,10 +96,18 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        kind = _kind(entry)
+        if kind == "folder":
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
-        elif entry.is_file():
+        elif kind == "file":
             yield f"{prefix}{entry.name}", folder / entry.name
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "neither"
+    except OSError:  # a link to itself
+        return "neither"
 
 
 def _captured(samples: list[SampleFile], key: str, pattern: str) -> list[str]:

@@ -235,7 +235,8 @@ class GapConfig(Section):
     @field_validator("classes", mode="before")
     @classmethod
     def _named_or_listed(cls, classes: Any) -> Any:
-        if isinstance(classes, list) or (isinstance(classes, str) and classes in NAMED_CLASSES):
+        listed = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if listed or (isinstance(classes, str) and classes in NAMED_CLASSES):
             return classes
         raise ValueError(f"expected {', '.join(NAMED_CLASSES)} or a list of class names")
 
@@ -290,7 +291,7 @@ def load_config(path: Path, *, store: str | None = None) -> GapConfig:
     try:
         config = GapConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(error)}") from None
+        raise ConfigError(f"{path}: {' '.join(_describe(error).split())}") from None
     return _resolved(config, path)
 
 
@@ -323,7 +324,9 @@ def _describe(error: ValidationError) -> str:
         return f"unknown key '{key}'{_nearest(first['loc'])}"
     if first["type"] == "missing":
         return f"missing key '{key}'"
-    message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping of keys", first["msg"]).removeprefix(
+        "Value error, "
+    )
     shown = first["input"]
     section = isinstance(shown, dict | BaseModel)  # a rule across keys: its message names their values
     value = "" if section or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"

@@ -203,6 +203,16 @@ class TestRefusals:
         valid["targets"][0]["select"] = {"groups": [6]}
         assert refusal(valid) == "targets.0.select.groups.0: Input should be a valid string (got 6)"
 
+    def test_a_value_where_a_section_belongs(self, refusal, valid):
+        assert refusal({**valid, "model": 5}) == "model: Input should be a mapping of keys (got 5)"
+
+    def test_a_key_of_two_lines(self, refusal, valid):
+        assert refusal({**valid, "a\nb": 5}).startswith("unknown key 'a b'; valid keys: ")
+
+    def test_class_names_that_are_numbers(self, refusal, valid):
+        text = refusal({**valid, "classes": [1, 2]})
+        assert text == "classes: expected cityscapes19, camvid11 or a list of class names (got [1, 2])"
+
     def test_unknown_reader(self, refusal, valid):
         valid["targets"][0]["reader"] = "kity"
         text = refusal(valid)

@@ -35,7 +35,9 @@ def progress_to(sink: Sink) -> Iterator[None]:
         _sink.reset(token)
 
 
-def track(items: Iterable[Item], what: str, total: int, size: Callable[[Item], int] = lambda _item: 1) -> Iterator[Item]:
+def track(
+    items: Iterable[Item], what: str, total: int, size: Callable[[Item], int] = lambda _item: 1
+) -> Iterator[Item]:
     """Pass items through, reporting after each; `size` is how many units an item counts for."""
     advance = _sink.get()(what, total)
     for item in items:

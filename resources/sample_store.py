@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,11 @@ class SampleTable:
         changed = ids(~is_new & ~is_removed & differs)
         return Change(new, changed, removed, kept=joined.height - len(new) - len(changed) - len(removed))
 
-    def upsert(self, rows: pl.DataFrame) -> None:
-        """Insert rows, replacing those with equal ids, in one commit. Another schema replaces the whole table."""
+    def upsert(self, rows: pl.DataFrame, *, new: Collection[str] = ()) -> None:
+        """Insert rows, replacing those with equal ids, in one commit. Another schema replaces the whole table.
+
+        Rows whose ids are all among `new` (known not to be there) are appended without a look at the table.
+        """
         from deltalake import DeltaTable, write_deltalake
 
         if rows.is_empty() and self.exists:
@@ -111,8 +114,8 @@ class SampleTable:
         if not self._same_schema(rows):
             write_deltalake(self.url, rows, mode="overwrite", schema_mode="overwrite")
             return
-        present = self.keys()[self.id_column]
-        if not rows[self.id_column].is_in(present.implode()).any():
+        known_new = set(rows[self.id_column]) <= set(new)
+        if known_new or not set(rows[self.id_column]) & set(self.keys()[self.id_column]):
             write_deltalake(self.url, rows, mode="append")
             return
         table = DeltaTable(self.url)
@@ -151,7 +154,7 @@ class SampleTable:
         stale = change.stale
         while stale:
             for rows in compute(stale):
-                self.upsert(rows)
+                self.upsert(rows, new=change.new)
             # Rows of another schema replace the table; what that dropped is computed now.
             remaining = self.diff(wanted).stale
             stale = remaining if len(remaining) < len(stale) or remaining != stale else _stuck(self.url, remaining)

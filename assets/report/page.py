@@ -1,0 +1,555 @@
+"""The page: `report.html`, one file that opens offline.
+
+Belongs here: how numbers are worded, what the page says about a document, rendering the templates safely.
+Does not: drawing (`figures.py`), gathering (`gallery.py`), computing any figure.
+
+Every text from the data is escaped by Jinja or as JSON; the page's own two scripts are the only ones that its
+Content-Security-Policy lets run, and nothing is loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from assets.report import figures
+from assets.report.document import (
+    ExperimentRow,
+    HypothesisRow,
+    MeasurementRow,
+    PerformanceGap,
+    ReportDocument,
+    TraitShift,
+)
+from assets.report.evidence import Evidence
+
+TEMPLATES = Path(__file__).with_name("templates")
+SMALL_P = 0.001
+SMALL, LARGE = 1e-3, 1e6  # beyond these, numbers are written with an exponent
+SIGNIFICANT = 0.05
+HALF = 0.5
+TOP_TRAITS = 6
+SHOWN_VALUES = 8
+SHOWN_QUARANTINED = 100
+UNDEFINED = "–"
+HEX_COLOUR = re.compile("#[0-9a-fA-F]{6}")
+
+
+# --- numbers as text -------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number, as losses are written."""
+    return UNDEFINED if value is None or not math.isfinite(value) else _minus(f"{value:z,.{digits}f}")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference: always with its sign."""
+    return UNDEFINED if value is None or not math.isfinite(value) else _minus(f"{value:+,.{digits}f}")
+
+
+def compact(value: float | None) -> str:
+    """Three significant digits, for quantities whose scale isn't known."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    if value != 0 and not SMALL <= abs(value) < LARGE:
+        return _minus(f"{value:.2e}")
+    digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return _minus(f"{value:,.{digits}f}")
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    return _minus(f"{100 * value:z,.{digits}f}%")
+
+
+def p_value(value: float | None) -> str:
+    """A p- or q-value."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    return "< 0.001" if value < SMALL_P else f"{value:.3f}"
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    """An interval of losses, in brackets."""
+    return UNDEFINED if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
+
+
+def percent_interval(bounds: tuple[float, float] | None) -> str:
+    """An interval of shares, in brackets."""
+    return UNDEFINED if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+def parameter(value: Any) -> str:
+    """A fitted parameter, however it is nested; long lists are cut and say so."""
+    if isinstance(value, float):
+        return compact(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {parameter(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        shown = ", ".join(parameter(item) for item in value[:SHOWN_VALUES])
+        return f"{shown}, … ({len(value)} values)" if len(value) > SHOWN_VALUES else shown
+    return "not set" if value is None else str(value)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How a latent distance is named and read; `shrinks`: it falls, not rises, as the sets move apart."""
+
+    label: str
+    sentence: str
+    shrinks: bool = False
+
+
+DISTANCES = {
+    "knn_auroc": Distance(
+        "k-NN AUROC",
+        "How well the distance to the nearest reference samples tells target from holdout: 0.5 not at all, 1 always.",
+    ),
+    "knn_test": Distance(
+        "k-NN two-sample",
+        "Share of a sample's nearest neighbours that come from its own set: high where the sets don't mix.",
+    ),
+    "frechet": Distance(
+        "Fréchet distance",
+        "Distance between two Gaussians fitted to the latents; it depends on the number of samples, so compare it "
+        "with its noise floor only.",
+    ),
+    "kid": Distance("KID", "Kernel distance with a cubic kernel; unbiased, so 0 is expected where there is no gap."),
+    "mmd": Distance("MMD (RBF)", "Kernel distance at the median scale of the latents; sensitive to any difference."),
+    "energy": Distance("Energy distance", "Mean distance between the sets beyond the mean distance within them."),
+    "sliced_wasserstein": Distance(
+        "Sliced Wasserstein", "Mean squared transport distance over random directions in the latent space."
+    ),
+    "c2st_auc": Distance("Classifier AUC", "Cross-validated AUC of a linear classifier of target against holdout."),
+    "c2st_accuracy": Distance("Classifier accuracy", "Cross-validated accuracy of that classifier; 0.5 is chance."),
+    "proxy_a_distance": Distance("Proxy A-distance", "2 (1 − 2 × classifier error): 0 no gap, 2 fully separable."),
+    "precision": Distance("Precision", "Share of target samples that lie where source samples lie.", shrinks=True),
+    "recall": Distance("Recall", "Share of source samples that lie where target samples lie.", shrinks=True),
+    "density": Distance("Density", "How densely source samples surround target samples; 1 is even.", shrinks=True),
+    "coverage": Distance("Coverage", "Share of source samples with a target sample close by.", shrinks=True),
+}
+DISTANCES |= {
+    "energy_distance": DISTANCES["energy"],
+    "pad": DISTANCES["proxy_a_distance"],
+    "c2st_acc": DISTANCES["c2st_accuracy"],
+}
+
+
+def distance(key: str) -> Distance:
+    """How a latent distance is read; an unknown one keeps its name."""
+    return DISTANCES.get(key) or Distance(key.replace("_", " "), "Distance between the latents of the two sets.")
+
+
+def exceeds_floor(key: str, row: MeasurementRow) -> bool | None:
+    """Whether a distance lies beyond what two halves of the source holdout show; None where that isn't known."""
+    if row.value is None or row.noise_floor is None:
+        return None
+    return row.value < row.noise_floor if distance(key).shrinks else row.value > row.noise_floor
+
+
+WHAT_HELPS = {
+    "content": "collect and label target scenes of the kind that is missing; no picture transform can add them",
+    "label_policy": "align the label definitions of the two sets before training on, or judging by, either",
+    "sharpness": "detail is lost and can't be put back: train with this degradation as augmentation, or fix focus",
+    "noise": "train with this noise as augmentation, or denoise at the sensor",
+    "compression": "train with this compression as augmentation, or raise the quality at which pictures are stored",
+    "haze": "train with this haze as augmentation",
+    "geometry": "match the field of view and the resolution: crop or resize the target as the experiment did",
+    "model_statistics": "re-estimate the normalisation statistics on the target, with the guard on the source",
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to do next."""
+
+    title: str
+    text: str
+
+
+def advice(document: ReportDocument) -> list[Advice]:
+    """What to do next, from what the document says and nothing else; the first is the most important."""
+    gap = document.performance_gap
+    failed = [check for check in document.quality if not check.passed and check.severity.lower() == "error"]
+    steps = []
+    if failed:
+        steps.append(
+            Advice(
+                "Fix the data first",
+                f"{_count(len(failed), 'data quality check')} failed; figures from unsound data mislead.",
+            )
+        )
+    if gap.reason is not None:
+        return [*steps, *_advice_without_loss(document)]
+    if not gap.detected:
+        return [*steps, *_advice_without_gap(document)]
+    return [*steps, *_advice_on_causes(document)]
+
+
+def _advice_without_loss(document: ReportDocument) -> list[Advice]:
+    beyond, known = floor_count(document)
+    looks = (
+        "The model does see the target as different, so don't assume that it transfers."
+        if beyond
+        else "The model sees no difference, which is a good sign and no proof."
+        if known
+        else "Nor is there a latent distance to go by."
+    )
+    return [
+        Advice(
+            "Label some target pictures",
+            f"Without labels nobody knows what the gap costs. {looks} Start with the pictures with the highest gap "
+            "scores below, over as many drives as you can.",
+        )
+    ]
+
+
+def _advice_without_gap(document: ReportDocument) -> list[Advice]:
+    bound = document.performance_gap.ci95
+    limit = "" if bound is None else f" The data rule out a mean loss gap above {signed(bound[1])}, not less."
+    return [
+        Advice("Nothing to close", f"Target and holdout cost the same within the uncertainty.{limit}"),
+        Advice(
+            "Look before you ship",
+            "A mean hides rare classes and rare scenes: read the table of classes and the worst target samples.",
+        ),
+    ]
+
+
+def _advice_on_causes(document: ReportDocument) -> list[Advice]:
+    recipe, unexplained, gap = document.recipe, document.unexplained.value, document.performance_gap
+    steps = []
+    if recipe.steps:
+        titles = ", then ".join(step.title for step in recipe.steps)
+        steps.append(
+            Advice(
+                "Use the recipe",
+                f"{titles}: closes {percent(recipe.gap_closed)} {percent_interval(recipe.ci95)} of the gap, measured "
+                "on pictures it wasn't fitted on.",
+            )
+        )
+    in_recipe = {step.hypothesis for step in recipe.steps}
+    for cause in document.root_causes:
+        experiment = figures.leading_experiment(document, cause)
+        if experiment is not None and cause not in in_recipe:
+            what = WHAT_HELPS.get(experiment.family, "no step of the recipe removes it; train with it as augmentation")
+            steps.append(Advice(experiment.title, f"Confirmed: {what}."))
+    if not document.root_causes:
+        steps.append(
+            Advice(
+                "Don't act on a hunch",
+                "The gap is real, but no suspected cause passed its test. The surest way on is to fine-tune on "
+                "labelled target pictures and to keep some back for testing.",
+            )
+        )
+    if gap.composition is not None and gap.within is not None and abs(gap.composition) > abs(gap.within):
+        steps.append(
+            Advice("Mind the content", "Most of the gap is which classes are seen, not how well each is recognised.")
+        )
+    if document.root_causes and unexplained is not None and unexplained > HALF:
+        steps.append(
+            Advice(
+                "Expect more causes",
+                f"{percent(unexplained)} of the gap remains unexplained: look at the worst target samples.",
+            )
+        )
+    return steps
+
+
+def floor_count(document: ReportDocument) -> tuple[int, int]:
+    """How many latent distances exceed their noise floor, and of how many that is known."""
+    known = [exceeds_floor(key, row) for key, row in document.latent_gap.items()]
+    return sum(1 for value in known if value), sum(1 for value in known if value is not None)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+# --- what the sections show ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A confirmed cause in the header."""
+
+    title: str
+    anchor: str
+    share: float | None
+    interval: tuple[float, float] | None
+    how: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment and what is drawn beside it."""
+
+    row: ExperimentRow
+    anchor: str
+    share: float | None
+    interval: tuple[float, float] | None
+    induced_interval: tuple[float, float] | None
+    plots: list[tuple[str, str]]
+    per_class: list[tuple[str, float | None]]
+
+
+VERDICT_ORDER = ("confirmed", "inconclusive", "refuted", "skipped")
+
+
+def causes(document: ReportDocument) -> list[Cause]:
+    """The confirmed causes, strongest first."""
+    found = []
+    for hypothesis in document.root_causes:
+        experiment = figures.leading_experiment(document, hypothesis)
+        if experiment is None:
+            statement = next((h.statement for h in document.hypotheses if h.id == hypothesis), hypothesis)
+            found.append(Cause(statement, "causes", None, None, "closed"))
+        else:
+            share, bounds, how = figures.share_of_gap(experiment)
+            found.append(Cause(experiment.title, _anchor(document, experiment), share, bounds, how))
+    return found
+
+
+def trials(document: ReportDocument, evidence: Evidence, drawn: dict[str, figures.Figure]) -> list[Trial]:
+    """The experiments that ran, root causes first; adds their figures to `drawn`."""
+    labels = {trait.name: trait.label for trait in document.traits}
+    rank = {cause: place for place, cause in enumerate(document.root_causes)}
+    ran = [e for e in document.experiments if e.verdict != "skipped"]
+    ran.sort(
+        key=lambda e: (
+            VERDICT_ORDER.index(e.verdict),
+            rank.get(e.hypothesis, len(rank)),
+            -(figures.share_of_gap(e)[0] or -math.inf),
+        )
+    )
+    found = []
+    for row in ran:
+        plots = []
+        for trait in figures.traits_after(evidence, row.hypothesis):
+            figure = figures.trait_distribution(evidence, trait, after=row.hypothesis)
+            if figure is not None:
+                key = f"after-{len(drawn)}"
+                drawn[key] = figure
+                plots.append((key, labels.get(trait, trait)))
+        share, bounds, how = figures.share_of_gap(row)
+        induced = row.induced_ci95 or (row.ci95 if how == "induced" else None)
+        per_class = sorted(row.per_class.items(), key=lambda item: (item[1] is None, item[1] or 0.0))
+        found.append(Trial(row, _anchor(document, row), share, bounds, induced, plots, per_class))
+    return found
+
+
+def _anchor(document: ReportDocument, experiment: ExperimentRow) -> str:
+    return f"experiment-{document.experiments.index(experiment) + 1}"
+
+
+def hypothesis_verdicts(document: ReportDocument) -> list[tuple[HypothesisRow, list[ExperimentRow]]]:
+    """Every hypothesis in its rank's order, with its experiments."""
+    ranked = sorted(document.hypotheses, key=lambda h: h.rank)
+    return [(h, [e for e in document.experiments if e.hypothesis == h.id]) for h in ranked]
+
+
+def top_traits(
+    document: ReportDocument, evidence: Evidence, drawn: dict[str, figures.Figure]
+) -> list[tuple[str, TraitShift]]:
+    """The traits that differ most and aren't artefacts, as far as they have values; adds their figures to `drawn`."""
+    ranked = sorted(document.traits, key=lambda t: (t.artefact is not None, -abs(t.effect_size or 0.0)))
+    found: list[tuple[str, TraitShift]] = []
+    for trait in ranked:
+        figure = figures.trait_distribution(evidence, trait.name)
+        if figure is not None and len(found) < TOP_TRAITS:
+            key = f"trait-{len(found)}"
+            drawn[key] = figure
+            found.append((key, trait))
+    return found
+
+
+def class_scale(gap: PerformanceGap) -> float:
+    """The largest contribution of a class, which fills its bar."""
+    values = [value for row in gap.per_class for value in (row.composition, row.within) if value is not None]
+    return max(map(abs, values), default=0.0) or 1.0
+
+
+def trial_scale(trial: Trial) -> float:
+    """The largest effect on a class, which fills its bar."""
+    return max([abs(value) for _, value in trial.per_class if value is not None], default=0.0) or 1.0
+
+
+def swatch(colour: str) -> Markup:
+    """A square in a class's colour; anything but '#RRGGBB' is left blank."""
+    fill = colour if HEX_COLOUR.fullmatch(colour) else "none"
+    return Markup('<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true"><rect fill="{}"/></svg>').format(fill)
+
+
+def forest_range(rows: Iterable[Trial]) -> tuple[float, float]:
+    """The range of shares that the interval plots cover; what lies beyond is cut."""
+    bounds = [bound for trial in rows for pair in (trial.interval, trial.induced_interval) if pair for bound in pair]
+    return max(min([-0.25, *bounds]), -1.0), min(max([0.5, *bounds]), 1.25)
+
+
+def map_data(points: pl.DataFrame) -> dict[str, Any]:
+    """What the map's script needs beside the figure: columns by row, coordinates of both projections, thumbnails."""
+    sprites = figures.thumbnail_sprites(points["thumbnail"].to_list() if "thumbnail" in points.columns else [])
+    groups = points["group"].cast(pl.String).fill_null("").to_list()
+    sizes = Counter(groups)
+    names = sorted(sizes, key=lambda name: (-sizes[name], name))
+    place = {name: i for i, name in enumerate(names)}
+    return {
+        "id": points["sample_id"].cast(pl.String).to_list(),
+        "set": points["set"].cast(pl.String).to_list(),
+        "group": [place[name] for name in groups],
+        "groups": names,
+        "loss": _numbers(points["loss"]),
+        "gap_score": _numbers(points["gap_score"]),
+        "projections": {
+            key: {axis: _numbers(points[f"{key}_{axis}"]) for axis in ("x", "y")}
+            for key in ("map", "pca")
+            if figures.has_projection(points, "pca" if key == "pca" else "map")
+        },
+        "tile": sprites.tiles or [-1] * points.height,
+        "sheets": [data_uri(sheet) for sheet in sprites.sheets],
+        "columns": sprites.columns,
+        "tile_size": sprites.tile_size,
+    }
+
+
+def _numbers(column: pl.Series) -> list[float | None]:
+    values = column.cast(pl.Float64).to_list()
+    return [float(f"{v:.5g}") if v is not None and math.isfinite(v) else None for v in values]
+
+
+# --- rendering -------------------------------------------------------------------------------------------------------
+
+
+def data_uri(picture: bytes) -> str:
+    """A picture as an address that needs no network; its type is read from its first bytes."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "webp" if picture[8:12] == b"WEBP" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def json_for_script(value: Any) -> Markup:
+    """JSON that can't end its `<script>` element, whatever names are in it; ASCII, so U+2028 is escaped too."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 -- nothing that HTML reads is left in it
+
+
+def security_policy(scripts: Iterable[str]) -> str:
+    """Only these scripts run, nothing is loaded, nothing is sent. Plotly sets inline styles."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def render_page(document: ReportDocument, evidence: Evidence) -> str:
+    """The whole of `report.html`: one self-contained page.
+
+    Shares (`gap_closed`, `gap_induced`, `unexplained`) are read as parts of 1; differences of loss (`difference`,
+    `control_delta`, `sham_delta`, `per_class`) as after − before, so that below 0 is better.
+    """
+    points = figures.drawn_points(evidence.latent)
+    drawn: dict[str, figures.Figure] = {}
+    waterfall = figures.gap_waterfall(document)
+    losses = figures.loss_distribution(evidence)
+    if waterfall is not None:
+        drawn["waterfall"] = waterfall
+    if losses is not None:
+        drawn["losses"] = losses
+    trait_plots = top_traits(document, evidence, drawn)
+    shown_trials = trials(document, evidence, drawn)
+    columns = map_data(points)
+    if columns["projections"]:
+        drawn["map"] = figures.latent_map(points, "map" if "map" in columns["projections"] else "pca")
+    plotly, script = _plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            doc=document,
+            evidence=evidence,
+            gap=document.performance_gap,
+            policy=security_policy([plotly, script]),
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
+            plotly=Markup(plotly),  # noqa: S704 -- the package's own file
+            script=Markup(script),  # noqa: S704 -- our own file
+            figures_json=json_for_script({"figures": drawn, "light": figures.LIGHT, "dark": figures.DARK}),
+            map_json=json_for_script(columns),
+            has_map=bool(columns["projections"]),
+            projections=list(columns["projections"]),
+            points=points,
+            waterfall=figures.waterfall_steps(document),
+            has_losses=losses is not None,
+            causes=causes(document),
+            advice=advice(document),
+            floor_count=floor_count(document),
+            trait_plots=trait_plots,
+            trials=shown_trials,
+            forest=forest_range(shown_trials),
+            skipped=[e for e in document.experiments if e.verdict == "skipped"],
+            hypotheses=hypothesis_verdicts(document),
+            class_scale=class_scale(document.performance_gap),
+            ordered_traits=sorted(document.traits, key=lambda t: -abs(t.effect_size or 0.0)),
+            trait_scale=max([abs(t.effect_size) for t in document.traits if t.effect_size is not None] or [1.0]) or 1.0,
+            region_keys=list(dict.fromkeys(key for row in document.latent_gap_regions for key in row.measurements)),
+            shown_quarantined=SHOWN_QUARANTINED,
+        )
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # names from a file system may hold lone surrogates
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: UNDEFINED if value is None else value,
+    )
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "compact": compact,
+        "percent": percent,
+        "p": p_value,
+        "ci": interval,
+        "ci_percent": percent_interval,
+        "parameter": parameter,
+        "data_uri": data_uri,
+    }
+    environment.globals |= {"distance": distance, "exceeds_floor": exceeds_floor, "plural": _count}
+    environment.globals |= {"swatch": swatch, "trial_scale": trial_scale}
+    return environment
+
+
+@functools.cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

@@ -1,0 +1,149 @@
+"""Rows of the traits table: every trait of a sample, and the colour histogram that fits are made from.
+
+Belongs here: which samples are measured, from label or prediction, and the loop over batches.
+Does not: the traits themselves, comparisons between sets (diagnosis).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.inference.forward import Batches, sample_paths, usable
+from assets.inference.losses import decode_classes
+from assets.traits.colour import channel_histogram
+from assets.traits.measure import measure_layout, measure_pictures, measure_shape, measure_user
+from assets.traits.registry import Trait, UserTrait
+from resources.datasets.base import IGNORE
+from resources.fingerprint import fingerprint
+from resources.pictures import Batch, Picture, to_input_mask
+from resources.progress import track
+from resources.sample_store import Change, SampleTable
+
+HISTOGRAM = "channel_histogram"
+
+
+@dataclass(frozen=True)
+class TraitCatalogue:
+    """The traits that a config asks for: their columns in order, and the user's own functions."""
+
+    traits: dict[str, Trait]
+    user: dict[str, UserTrait]
+    class_names: tuple[str, ...]
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Columns of the table."""
+        return {
+            "sample_id": pl.String,
+            "fingerprint": pl.String,
+            "from_label": pl.Boolean,
+            HISTOGRAM: pl.List(pl.Int32),
+            **dict.fromkeys(self.traits, pl.Float64),
+        }
+
+
+@dataclass
+class TraitFailures:
+    """How often each of the user's traits failed, and why at first."""
+
+    count: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def note(self, sample_id: str, reasons: dict[str, str]) -> None:
+        """Add the failures of one sample."""
+        for name, reason in reasons.items():
+            self.count[name] += 1
+            self.first.setdefault(name, f"{sample_id}: {reason}")
+
+
+def update_traits(
+    manifest: pl.DataFrame,
+    predictions: pl.DataFrame | None,
+    batches: Batches,
+    catalogue: TraitCatalogue,
+    table: SampleTable,
+    *,
+    input_size: tuple[int, int],
+    code: str,
+    what: str,
+) -> tuple[Change, TraitFailures]:
+    """Measure new and changed samples. `predictions` (sample_id, fingerprint, prediction) stand in for missing labels."""
+    samples = usable(manifest)
+    predicted = {} if predictions is None else {row["sample_id"]: row for row in predictions.iter_rows(named=True)}
+    wanted = _wanted(samples, predicted, (input_size, code))
+    prints = dict(wanted.iter_rows())
+    paths = sample_paths(samples)
+    failures = TraitFailures()
+
+    def compute(ids: list[str]) -> Iterator[pl.DataFrame]:
+        loaded = batches([paths[sample_id] for sample_id in ids])
+        for batch in track(loaded, what, len(ids), size=lambda done: len(done.pictures)):
+            yield _measure(batch, predicted, prints, catalogue, failures)
+
+    return table.update(wanted, compute), failures
+
+
+def histogram_of(table: pl.DataFrame) -> NDArray[np.int64]:
+    """The set's pooled 8-bit histogram, (3, 256): the sufficient statistic of channel maps."""
+    if table.is_empty():
+        return np.zeros((3, 256), np.int64)
+    stacked = table[HISTOGRAM].list.to_array(3 * 256).to_numpy()
+    return np.asarray(stacked, dtype=np.int64).sum(0).reshape(3, 256)
+
+
+def _wanted(samples: pl.DataFrame, predicted: dict[str, dict[str, Any]], decides: Sequence[Any]) -> pl.DataFrame:
+    rows = samples.select("sample_id", "image_hash", "mask_hash", "labels_version").iter_rows()
+    pairs = [
+        (name, fingerprint(content, decides, "" if content[1] else predicted.get(name, {}).get("fingerprint", "")))
+        for name, *content in rows
+    ]
+    return pl.DataFrame(pairs, schema={"sample_id": pl.String, "fingerprint": pl.String}, orient="row")
+
+
+def _measure(
+    batch: Batch,
+    predicted: dict[str, dict[str, Any]],
+    prints: dict[str, str],
+    catalogue: TraitCatalogue,
+    failures: TraitFailures,
+) -> pl.DataFrame:
+    of_pictures = measure_pictures(batch.reduced)
+    histograms = channel_histogram(batch.reduced).flatten(1).cpu().numpy()
+    rows = []
+    for i, picture in enumerate(batch.pictures):
+        mask = _classes(picture, predicted, (batch.reduced.shape[2], batch.reduced.shape[3]))
+        user, reasons = measure_user(catalogue.user.values(), picture.image, picture.mask)
+        failures.note(picture.sample_id, reasons)
+        values = {
+            **{name: float(column[i]) for name, column in of_pictures.items()},
+            **measure_shape(*picture.image.shape[:2]),
+            **measure_layout(mask, catalogue.class_names),
+            **user,
+        }
+        rows.append(
+            {
+                "sample_id": picture.sample_id,
+                "fingerprint": prints[picture.sample_id],
+                "from_label": picture.mask is not None,
+                HISTOGRAM: histograms[i].tolist(),
+                **{name: values.get(name, math.nan) for name in catalogue.traits},
+            }
+        )
+    return pl.DataFrame(rows, schema=catalogue.schema)
+
+
+def _classes(picture: Picture, predicted: dict[str, dict[str, Any]], input_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The sample's classes at the model's resolution: from its label, else from the prediction, else nothing."""
+    if picture.mask is not None:
+        return to_input_mask(picture.mask, input_size)
+    if picture.sample_id in predicted:
+        return to_input_mask(decode_classes(predicted[picture.sample_id]["prediction"]), input_size)
+    return np.full(input_size, IGNORE, np.uint8)

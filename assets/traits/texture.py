@@ -173,13 +173,13 @@ def _spectral_plan(height: int, width: int, device: str) -> _SpectralPlan:
 
 
 def _unions(edges: NDArray[np.float64], coarse: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Matrix (rings, intervals) that turns sums over rings into means over the intervals of `coarse`."""
+    """Matrix (rings, intervals) that turns sums over rings into means over the intervals of `coarse` (0 if empty)."""
     import numpy as np
 
     owner = np.digitize((edges[:-1] + edges[1:]) / 2, coarse) - 1
     member = owner[:, None] == np.arange(len(coarse) - 1)
     counts = (sizes[:, None] * member).sum(axis=0)
-    means: NDArray[np.float64] = member / np.maximum(counts, 1)
+    means: NDArray[np.float64] = member * (counts > 0) / np.maximum(counts, 1)
     return means
 
 

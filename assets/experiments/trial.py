@@ -1,0 +1,396 @@
+"""Trials: an experiment's roles (normalised, sham, control, imitated) fitted, run in shared passes, stored as rows.
+
+Belongs here: fitting operators on fit halves, predictors, the pass over report halves.
+Does not: operators themselves, judging (`verdict.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.experiments.geometry import cut, stitch
+from assets.experiments.imitate import trait_residual
+from assets.experiments.operators import (
+    ModelOperator,
+    NotApplicable,
+    Parameters,
+    PictureOperator,
+    ReweightOperator,
+    SetStatistics,
+    Window,
+    WindowOperator,
+)
+from assets.experiments.registry import Experiment
+from assets.experiments.reweight import weighted_losses
+from assets.inference.losses import at_label_pixels, pixel_sums
+from assets.traits.measure import PICTURE_TRAITS, measure_pictures
+from resources.datasets.base import IGNORE
+from resources.fingerprint import fingerprint
+from resources.model import SegmentationModel
+from resources.pictures import Batch, Picture
+from resources.progress import track
+from resources.sample_store import Change, SampleTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["normalised", "sham", "control", "imitated", "plain"]
+Side = Literal["target", "holdout"]
+SIDES: dict[str, Side] = {
+    "normalised": "target",
+    "sham": "target",
+    "control": "holdout",
+    "imitated": "holdout",
+    "plain": "holdout",
+}
+"""Whose report half each role is measured on; `plain` is the untouched picture where an imitation crops it."""
+
+TRIAL_SCHEMA: dict[str, Any] = {
+    "row_id": pl.String,
+    "fingerprint": pl.String,
+    "sample_id": pl.String,
+    "role": pl.String,
+    "loss": pl.Float64,
+    "loss_sum": pl.List(pl.Float64),
+    "class_pixels": pl.List(pl.Float64),
+    "latent": pl.List(pl.Float32),
+    "traits": pl.List(pl.Float64),
+}
+
+
+@dataclass(frozen=True)
+class FitSets:
+    """The sets that fits are made from: the source's reference and holdout halves, the target's fit half.
+
+    `pixels` holds the labelled pixels by class (n, C) of the same sets, under the same names.
+    """
+
+    reference: SetStatistics
+    holdout_fit: SetStatistics
+    holdout_report: SetStatistics
+    target_fit: SetStatistics
+    pixels: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An experiment with what its fits learned, by role; `reasons` says why a role is missing."""
+
+    experiment: Experiment
+    parameters: dict[str, Parameters]
+    reasons: dict[str, str]
+    residual_before: float | None = None
+    residual_after: float | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """What is stored beside the rows."""
+        return {
+            "id": self.experiment.id,
+            "parameters": self.parameters,
+            "reasons": self.reasons,
+            "residual_before": self.residual_before,
+            "residual_after": self.residual_after,
+        }
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """How a picture gets its prediction: windows cut, pictures mapped, a model run, predictions mapped back.
+
+    `change` maps a batch at the model's input; `ids` go with it, since a sham draws per sample.
+    """
+
+    model: SegmentationModel
+    change: Callable[[Tensor, list[str]], Tensor] | None = None
+    windows: Callable[[int, int], list[Window]] | None = None
+    keep_plain: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One role of one experiment: what to run on which samples, and where its rows go."""
+
+    fitted: Fitted
+    role: Role
+    predictor: Predictor
+    table: SampleTable
+    prints: dict[str, str]
+    change: Change = field(repr=False)
+
+    @property
+    def side(self) -> Side:
+        """Whose samples it needs."""
+        return SIDES[self.role]
+
+    @property
+    def stale(self) -> set[str]:
+        """Ids of the samples whose rows are missing or old."""
+        prefix = f"{self.role}:"
+        return {row.removeprefix(prefix) for row in self.change.stale if row.startswith(prefix)}
+
+
+def fit_experiment(experiment: Experiment, sets: FitSets) -> Fitted:
+    """Fit every role that applies. Normalisations lead to the reference, imitations to the target's fit half."""
+    parameters: dict[str, Parameters] = {}
+    reasons: dict[str, str] = {}
+    operator, imitation = experiment.operator, experiment.imitation
+    try:
+        parameters.update(_fit_operator(operator, sets))
+    except NotApplicable as reason:
+        reasons["normalised"] = str(reason)
+    if isinstance(operator, ReweightOperator):
+        parameters.update(_fit_mirrored(operator, sets, reasons))
+    before = after = None
+    if isinstance(imitation, PictureOperator | WindowOperator):
+        try:
+            parameters["imitated"] = imitation.fit(sets.target_fit, sets.holdout_fit)
+        except NotApplicable as reason:
+            reasons["imitated"] = str(reason)
+        else:
+            before, after = _residuals(imitation, parameters["imitated"], sets)
+    return Fitted(experiment, parameters, reasons, before, after)
+
+
+def _fit_operator(operator: object, sets: FitSets) -> dict[str, Parameters]:
+    if isinstance(operator, ModelOperator):
+        return {role: {} for role in ("normalised", "sham", "control")}
+    if isinstance(operator, ReweightOperator):
+        pixels = sets.pixels
+        fitted: dict[str, Parameters] = {"normalised": operator.fit(pixels["reference"], pixels["target_fit"])}
+        fitted["sham"] = {"shams": operator.shams(pixels["reference"], pixels["target_fit"])}
+        return fitted
+    if not isinstance(operator, PictureOperator | WindowOperator):
+        return {}
+    fitted = {"normalised": operator.fit(sets.reference, sets.target_fit)}
+    fitted["sham"] = operator.sham(fitted["normalised"]) if isinstance(operator, WindowOperator) else {}
+    try:
+        fitted["control"] = operator.fit(sets.holdout_fit, sets.holdout_report)
+    except NotApplicable:
+        pass  # between two halves of one set there is nothing to undo: the control is unharmed by definition
+    return fitted
+
+
+def _fit_mirrored(operator: ReweightOperator, sets: FitSets, reasons: dict[str, str]) -> dict[str, Parameters]:
+    """Re-weighting runs the other way round, too, and between the holdout's halves."""
+    fitted: dict[str, Parameters] = {}
+    ways = {"imitated": ("target_fit", "holdout_fit"), "control": ("holdout_fit", "holdout_report")}
+    for role, (destination, origin) in ways.items():
+        try:
+            fitted[role] = operator.fit(sets.pixels[destination], sets.pixels[origin])
+        except NotApplicable as reason:
+            if role == "imitated":
+                reasons[role] = str(reason)
+    return fitted
+
+
+def _residuals(
+    imitation: PictureOperator | WindowOperator, parameters: Parameters, sets: FitSets
+) -> tuple[float | None, float | None]:
+    if not isinstance(imitation, PictureOperator):
+        return None, None
+    pictures = sets.holdout_fit.pictures
+    changed = imitation.apply(pictures, parameters)
+    return trait_residual(pictures, sets.target_fit), trait_residual(changed, sets.target_fit)
+
+
+def build_predictors(fitted: Fitted, model: SegmentationModel, sets: FitSets) -> dict[Role, Predictor]:
+    """Predictors of all roles that were fitted; re-weighting has none, it needs no forward."""
+    found: dict[Role, Predictor] = {}
+    operator, imitation, parameters = fitted.experiment.operator, fitted.experiment.imitation, fitted.parameters
+    if isinstance(operator, ModelOperator):
+        found["normalised"] = Predictor(operator.adapt(model, sets.target_fit.pictures))
+        found["sham"] = Predictor(operator.adapt(model, sets.target_fit.pictures, sham=True))
+        found["control"] = Predictor(operator.adapt(model, sets.holdout_fit.pictures))
+    elif isinstance(operator, PictureOperator):
+        for role in ("normalised", "control"):
+            if role in parameters:
+                found[role] = Predictor(model, _mapped(operator, parameters[role]))
+        if "normalised" in parameters:
+            found["sham"] = Predictor(model, _sham(operator, parameters["normalised"]))
+    elif isinstance(operator, WindowOperator):
+        for role in ("normalised", "sham", "control"):
+            if role in parameters:
+                found[role] = Predictor(model, windows=_windows(operator, parameters[role]))
+    if "imitated" in parameters and isinstance(imitation, PictureOperator):
+        found["imitated"] = Predictor(model, _mapped(imitation, parameters["imitated"]))
+    elif "imitated" in parameters and isinstance(imitation, WindowOperator):
+        found["imitated"] = Predictor(model, windows=_windows(imitation, parameters["imitated"]))
+        found["plain"] = Predictor(model, windows=_windows(imitation, parameters["imitated"]), keep_plain=True)
+    return found
+
+
+def wanted_rows(
+    fitted: Fitted, samples: dict[Side, pl.DataFrame], model_version: str, code: str, roles: Sequence[str]
+) -> pl.DataFrame:
+    """Row ids and fingerprints of an experiment's table: content of the sample, the role's parameters, model, code."""
+    pairs = []
+    for role in roles:
+        decides = (fitted.parameters.get(role, fitted.parameters.get("imitated")), model_version, code, role)
+        columns = samples[SIDES[role]].select("sample_id", "image_hash", "mask_hash", "labels_version")
+        pairs += [(f"{role}:{name}", fingerprint(content, decides)) for name, *content in columns.iter_rows()]
+    return pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
+
+
+def run_trials(trials: list[Trial], load: Callable[[Side, list[str]], Iterator[Batch]], *, what: str) -> int:
+    """Run all stale rows of all trials, each sample decoded once a side. Returns the number of forwards (pictures).
+
+    Rows are committed batch by batch, so that a killed run resumes at its last batch.
+    """
+    forwards = 0
+    for side in ("target", "holdout"):
+        due = [trial for trial in trials if trial.side == side and trial.stale]
+        ids = sorted(set[str]().union(*(trial.stale for trial in due)))
+        if not ids:
+            continue
+        for batch in track(load(side, ids), f"{what} ({side})", len(ids), size=lambda done: len(done.pictures)):
+            for trial in due:
+                stale = [picture for picture in batch.pictures if picture.sample_id in trial.stale]
+                if stale:
+                    rows = [row for row in _run(trial, stale)]
+                    trial.table.upsert(pl.DataFrame(rows, schema=TRIAL_SCHEMA), new=trial.change.new)
+                    forwards += len(stale)
+    return forwards
+
+
+def reweighted_rows(fitted: Fitted, role: Role, evaluation: pl.DataFrame, prints: dict[str, str]) -> pl.DataFrame:
+    """Rows of one role of a re-weighting, from the sums that the evaluation holds; no forward.
+
+    A sham is the mean over as much mass moved between other classes.
+    """
+    operator = fitted.experiment.operator
+    if not isinstance(operator, ReweightOperator):
+        raise TypeError(f"{fitted.experiment.id} is no re-weighting")
+    loss_sum, pixels = list_column(evaluation, "loss_sum"), list_column(evaluation, "class_pixels")
+    classes = loss_sum.shape[1]
+    parameters = fitted.parameters[role]
+    options = parameters.get("shams", [parameters])
+    weights = [operator.weights(classes, option) for option in options] or [np.ones(classes)]
+    losses = np.mean([weighted_losses(loss_sum, pixels, weight) for weight in weights], axis=0)
+    shown = weights[0] if len(weights) == 1 else np.ones(classes)
+    rows = [
+        {
+            "row_id": f"{role}:{name}", "fingerprint": prints[f"{role}:{name}"], "sample_id": name, "role": role,
+            "loss": float(losses[i]), "loss_sum": (loss_sum[i] * shown).tolist(),
+            "class_pixels": (pixels[i] * shown).tolist(), "latent": [], "traits": [],
+        }
+        for i, name in enumerate(evaluation["sample_id"])
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=TRIAL_SCHEMA)
+
+
+def list_column(rows: pl.DataFrame, column: str) -> NDArray[np.float64]:
+    """A list column of equal lengths as an array (n, k)."""
+    width = rows[column].list.len()[0]
+    return np.asarray(rows[column].list.to_array(width).to_numpy(), dtype=np.float64)
+
+
+def predict(
+    predictor: Predictor, pictures: list[Picture]
+) -> Iterator[tuple[Picture, Tensor, NDArray[np.uint8], Tensor]]:
+    """For each labelled picture: scores (C, h, w) at the label's pixels, the mask of what counts, the latent (d,)."""
+    if predictor.windows is not None:
+        for picture in pictures:
+            yield _predict_windows(predictor, picture)
+        return
+    import torch
+
+    batch = torch.stack([picture.reduced for picture in pictures])
+    outputs = predictor.model(_changed(predictor, batch, [picture.sample_id for picture in pictures]))
+    pooled = outputs.latent.mean((2, 3))
+    for i, picture in enumerate(pictures):
+        mask = _mask(picture)
+        yield picture, at_label_pixels(outputs.logits[i], (mask.shape[0], mask.shape[1])), mask, pooled[i]
+
+
+def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, Tensor, NDArray[np.uint8], Tensor]:
+    import torch
+
+    mask = _mask(picture)
+    height, width = mask.shape
+    windows = predictor.windows(height, width) if predictor.windows else []
+    model = predictor.model
+    if predictor.keep_plain:
+        outputs = model(picture.reduced[None])
+        scores = at_label_pixels(outputs.logits[0], (height, width))
+        covered = torch.zeros((height, width), dtype=torch.bool)
+        for window in windows:
+            covered[max(window.top, 0) : window.bottom, max(window.left, 0) : window.right] = True
+    else:
+        cuts = torch.stack([cut(picture.image, window, model.input_size, model.config.mean) for window in windows])
+        outputs = model(_changed(predictor, cuts, [picture.sample_id] * len(windows)))
+        scores, covered = stitch(outputs.logits, windows, (height, width))
+    counted = np.where(covered.cpu().numpy(), mask, IGNORE).astype(np.uint8)
+    return picture, scores, counted, outputs.latent.mean((0, 2, 3))
+
+
+def _run(trial: Trial, pictures: list[Picture]) -> Iterator[dict[str, Any]]:
+    measured = _measured(trial, pictures)
+    for i, (picture, scores, mask, latent) in enumerate(predict(trial.predictor, pictures)):
+        sums = pixel_sums(scores, mask)
+        row_id = f"{trial.role}:{picture.sample_id}"
+        yield {
+            "row_id": row_id, "fingerprint": trial.prints[row_id], "sample_id": picture.sample_id,
+            "role": trial.role, "loss": sums.loss, "loss_sum": sums.loss_sum.tolist(),
+            "class_pixels": sums.class_pixels.astype(float).tolist(), "latent": latent.cpu().tolist(),
+            "traits": measured[i],
+        }  # fmt: skip
+
+
+def _measured(trial: Trial, pictures: list[Picture]) -> list[list[float]]:
+    """The hypothesis's own picture traits after the change, where it changed pictures."""
+    names = [name for name in trial.fitted.experiment.hypothesis.traits if name in PICTURE_TRAITS]
+    if trial.role != "normalised" or trial.predictor.change is None or not names:
+        return [[] for _ in pictures]
+    import torch
+
+    batch = torch.stack([picture.reduced for picture in pictures])
+    values = measure_pictures(_changed(trial.predictor, batch, [picture.sample_id for picture in pictures]))
+    return np.column_stack([values[name] for name in names]).tolist()  # type: ignore[no-any-return]
+
+
+def _changed(predictor: Predictor, batch: Tensor, ids: list[str]) -> Tensor:
+    return predictor.change(batch, ids) if predictor.change is not None else batch
+
+
+def _mask(picture: Picture) -> NDArray[np.uint8]:
+    if picture.mask is None:
+        raise ValueError(f"{picture.sample_id}: trials need labels")
+    return picture.mask
+
+
+def _mapped(operator: PictureOperator, parameters: Parameters) -> Callable[[Tensor, list[str]], Tensor]:
+    return lambda batch, _ids: operator.apply(batch, parameters)
+
+
+def _windows(operator: WindowOperator, parameters: Parameters) -> Callable[[int, int], list[Window]]:
+    return lambda height, width: operator.windows(height, width, parameters)
+
+
+def _sham(operator: PictureOperator, parameters: Parameters) -> Callable[[Tensor, list[str]], Tensor]:
+    """A smooth random field a sample, of the same mean absolute change as the operator makes."""
+
+    def apply(batch: Tensor, ids: list[str]) -> Tensor:
+        change = (operator.apply(batch, parameters) - batch).abs().mean((1, 2, 3), keepdim=True)
+        field = _smooth_fields(batch, ids)
+        return (batch + field / field.abs().mean((1, 2, 3), keepdim=True) * change).clamp(0, 1)
+
+    return apply
+
+
+def _smooth_fields(batch: Tensor, ids: list[str]) -> Tensor:
+    import torch
+    from torch.nn import functional
+
+    coarse = []
+    for name in ids:
+        seed = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big")
+        coarse.append(torch.randn((3, 4, 5), generator=torch.Generator().manual_seed(seed)))
+    fields = functional.interpolate(torch.stack(coarse), size=batch.shape[2:], mode="bicubic", align_corners=False)
+    return fields.to(batch.device)

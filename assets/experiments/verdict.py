@@ -1,0 +1,269 @@
+"""Verdicts: is it really the cause? Paired figures, intervals, controls, correction, and a word for it.
+
+Belongs here: judging rows of trials against the evaluation. Does not: running trials, the recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.diagnosis.loss_gap import weighted_means
+from assets.experiments.trial import list_column
+from assets.statistics.multiplicity import holm
+from assets.statistics.resampling import PairedTest, bootstrap_weights, paired_cluster_test, percentile_interval
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+Word = Literal["confirmed", "refuted", "inconclusive", "skipped"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a cause counts as confirmed or refuted."""
+
+    smallest_effect: float
+    alpha: float
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class GapDraws:
+    """The loss gap on the report half and its bootstrap draws, which all ratios share.
+
+    `target_weights` (draws, n) resample the target's units; `gaps` (draws,) are the gap under them.
+    """
+
+    ids: list[str]
+    units: list[str]
+    before: Floats
+    value: float
+    target_weights: Floats
+    holdout_units: dict[str, str]
+    gaps: Floats
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Losses of the same samples before and after a change."""
+
+    before: Floats
+    after: Floats
+    units: list[str]
+    class_delta: Floats
+
+    @property
+    def gain(self) -> Floats:
+        """Loss before minus after, per sample: positive where the change helps."""
+        gain: Floats = self.before - self.after
+        return gain
+
+    def test(self) -> PairedTest:
+        """Cluster-robust paired test of the mean gain."""
+        return paired_cluster_test(self.gain, self.units)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an experiment found, before the correction over all of them."""
+
+    experiment: str
+    samples: int = 0
+    loss_before: float = math.nan
+    loss_after: float = math.nan
+    difference: float = math.nan
+    gap_closed: float = math.nan
+    ci95: Interval | None = None
+    p_value: float = math.nan
+    q_value: float = math.nan
+    gap_induced: float = math.nan
+    induced_ci95: Interval | None = None
+    induced_p_value: float = math.nan
+    control_delta: float = math.nan
+    control_ci95: Interval | None = None
+    sham_delta: float = math.nan
+    sham_ci95: Interval | None = None
+    beats_sham: Interval | None = None
+    latent_gap_before: float = math.nan
+    latent_gap_after: float = math.nan
+    per_class: tuple[float, ...] = ()
+
+    @property
+    def tried(self) -> bool:
+        """Whether any direction ran."""
+        return self.ci95 is not None or self.induced_ci95 is not None
+
+
+def gap_draws(target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules) -> GapDraws:
+    """The gap between labelled rows of the target's report half and of the holdout, with its draws."""
+    report = target.filter(pl.col("report_half"))
+    rng = np.random.default_rng(rules.seed)
+    units = report["unit"].to_list()
+    weights = bootstrap_weights(units, rules.draws, rng)
+    before = report["loss"].to_numpy()
+    source = weighted_means(holdout["loss"].to_numpy(), holdout["unit"].to_list(), rules.draws, rng)
+    gaps = weights @ before / weights.sum(1) - source
+    return GapDraws(
+        ids=report["sample_id"].to_list(),
+        units=units,
+        before=before,
+        value=float(before.mean() - holdout["loss"].to_numpy().mean()),
+        target_weights=weights,
+        holdout_units=dict(holdout.select("sample_id", "unit").iter_rows()),
+        gaps=gaps,
+    )
+
+
+def measure(
+    experiment: str, rows: pl.DataFrame, target: pl.DataFrame, holdout: pl.DataFrame, gap: GapDraws, rules: Rules
+) -> Figures:
+    """Figures of one experiment from its rows; `target` and `holdout` are labelled evaluation rows."""
+    figures = Figures(experiment)
+    normalised = pair(rows, "normalised", target)
+    if normalised is not None:
+        figures = _closed(figures, normalised, pair(rows, "sham", target), gap)
+    control = pair(rows, "control", holdout)
+    if control is not None:
+        harm = paired_cluster_test(-control.gain, control.units)
+        figures = replace(figures, control_delta=harm.mean, control_ci95=harm.ci95)
+    imitated = pair(rows, "imitated", _plain(rows, holdout))
+    if imitated is not None:
+        figures = _induced(figures, imitated, gap, rules)
+    return figures
+
+
+def _closed(figures: Figures, normalised: Paired, sham: Paired | None, gap: GapDraws) -> Figures:
+    test = normalised.test()
+    draws = gap.target_weights @ normalised.gain / gap.target_weights.sum(1) / gap.gaps
+    figures = replace(
+        figures, samples=len(normalised.gain), loss_before=float(normalised.before.mean()),
+        loss_after=float(normalised.after.mean()), difference=-test.mean, gap_closed=test.mean / gap.value,
+        ci95=percentile_interval(draws), p_value=test.p_value, per_class=tuple(normalised.class_delta.tolist()),
+    )  # fmt: skip
+    if sham is None:
+        return figures
+    against = paired_cluster_test(sham.after - normalised.after, normalised.units)
+    shammed = paired_cluster_test(-sham.gain, sham.units)
+    return replace(figures, sham_delta=shammed.mean, sham_ci95=shammed.ci95, beats_sham=against.ci95)
+
+
+def _induced(figures: Figures, imitated: Paired, gap: GapDraws, rules: Rules) -> Figures:
+    test = imitated.test()
+    rng = np.random.default_rng(rules.seed + 1)
+    draws = weighted_means(-imitated.gain, imitated.units, rules.draws, rng) / gap.gaps
+    return replace(
+        figures,
+        samples=figures.samples or len(imitated.gain),
+        gap_induced=-test.mean / gap.value,
+        induced_ci95=percentile_interval(draws),
+        induced_p_value=test.p_value,
+    )
+
+
+def pair(rows: pl.DataFrame, role: str, before: pl.DataFrame) -> Paired | None:
+    """Rows of one role joined with the untouched losses of the same samples; None where there are none."""
+    after = rows.filter((pl.col("role") == role) & pl.col("loss").is_not_nan() & pl.col("loss").is_not_null())
+    kept = before.select("sample_id", "unit", "loss", "loss_sum", "class_pixels")
+    joined = after.join(kept, on="sample_id", how="inner", suffix="_before").sort("sample_id")
+    if joined.is_empty():
+        return None
+    return Paired(
+        before=joined["loss_before"].to_numpy(),
+        after=joined["loss"].to_numpy(),
+        units=joined["unit"].to_list(),
+        class_delta=_class_loss(joined, "") - _class_loss(joined, "_before"),
+    )
+
+
+def _class_loss(joined: pl.DataFrame, suffix: str) -> Floats:
+    loss = list_column(joined, f"loss_sum{suffix}").sum(0)
+    pixels = list_column(joined, f"class_pixels{suffix}").sum(0)
+    means: Floats = np.divide(loss, pixels, out=np.full_like(loss, math.nan), where=pixels > 0)
+    return means
+
+
+def _plain(rows: pl.DataFrame, holdout: pl.DataFrame) -> pl.DataFrame:
+    """What an imitation is compared with: the untouched picture, on the same pixels where the imitation crops it."""
+    plain = rows.filter(pl.col("role") == "plain").select("sample_id", "loss", "loss_sum", "class_pixels")
+    if plain.is_empty():
+        return holdout
+    return plain.join(holdout.select("sample_id", "unit"), on="sample_id", how="inner")
+
+
+def correct(figures: list[Figures]) -> list[Figures]:
+    """Holm's correction over all experiments that ran, of the p-value of their first direction."""
+    primary = [f.p_value if f.ci95 is not None else f.induced_p_value for f in figures]
+    return [replace(f, q_value=float(q)) for f, q in zip(figures, holm(np.array(primary)), strict=True)]
+
+
+def judge(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
+    """The word and its reasons.
+
+    Confirmed: gap closed (or induced) lies above 0 after correction, beats the sham, leaves the control unharmed, and
+    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on.
+    """
+    primary = figures.ci95 if figures.ci95 is not None else figures.induced_ci95
+    if primary is None:
+        return "skipped", "no direction could be tried"
+    what = "closes" if figures.ci95 is not None else "induces"
+    share = figures.gap_closed if figures.ci95 is not None else figures.gap_induced
+    shown = f"it {what} {share:.0%} of the gap [{primary[0]:.0%}, {primary[1]:.0%}]"
+    if primary[1] < rules.smallest_effect:
+        return "refuted", f"{shown}, below the smallest effect worth acting on ({rules.smallest_effect:.0%})"
+    against = _objections(figures, gap, rules, primary)
+    if against:
+        return "inconclusive", f"{shown}, but {'; '.join(against)}"
+    return "confirmed", shown + _support(figures)
+
+
+def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -> list[str]:
+    found = []
+    if primary[0] <= 0:
+        found.append("the interval reaches 0")
+    if not figures.q_value <= rules.alpha:
+        found.append(f"p = {figures.q_value:.3f} after correction")
+    if figures.beats_sham is not None and figures.beats_sham[0] <= 0:
+        found.append("a sham of the same size does as well")
+    if figures.control_ci95 is not None and figures.control_ci95[0] > 0:
+        if figures.control_delta > rules.smallest_effect * gap:
+            found.append(f"it harms the control by {figures.control_delta:.3f}")
+    if figures.ci95 is not None and figures.induced_ci95 is not None and figures.induced_ci95[0] <= 0:
+        low, high = figures.induced_ci95
+        found.append(
+            f"done to the source it induces {figures.gap_induced:.0%} of the gap [{low:.0%}, {high:.0%}], "
+            "so the directions disagree"
+        )
+    return found
+
+
+def _support(figures: Figures) -> str:
+    text = f", p = {figures.q_value:.3f} after correction"
+    if figures.beats_sham is not None:
+        text += "; a sham of the same size does not do as well"
+    if figures.ci95 is not None and figures.induced_ci95 is not None:
+        text += f"; done to the source it induces {figures.gap_induced:.0%} of the gap"
+    return text
+
+
+def latent_gap_after(rows: pl.DataFrame, score: Callable[[Floats], Floats], auroc: Callable[[Floats], float]) -> float:
+    """kNN AUROC of the changed target pictures against the holdout; NaN where no picture was changed."""
+    changed = rows.filter((pl.col("role") == "normalised") & (pl.col("latent").list.len() > 0))
+    if changed.is_empty():
+        return math.nan
+    return auroc(score(list_column(changed, "latent")))
+
+
+def verdict_rows(figures: list[Figures], gap: float, rules: Rules) -> list[dict[str, Any]]:
+    """Corrected and judged figures as rows."""
+    found = []
+    for item in correct(figures):
+        word, reason = judge(item, gap, rules)
+        found.append({**vars(item), "verdict": word, "reason": reason})
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -91,37 +92,33 @@ def run_pass(
     asked = {name: (table, rows) for name, (table, rows) in wanted.items() if table is not None}
     changes = {name: table.diff(rows) for name, (table, rows) in asked.items()}
     prints = {name: dict(rows.iter_rows()) for name, (_, rows) in asked.items()}
-    stale = {name: set(change.stale) for name, change in changes.items()}
     paths = sample_paths(samples)
-    todo = [paths[sample_id] for sample_id in sorted(set().union(*stale.values()))]
+    todo = [paths[sample_id] for sample_id in sorted(set[str]().union(*(change.stale for change in changes.values())))]
     for batch in track(batches(todo), what, len(todo), size=lambda done: len(done.pictures)):
         outputs = model(batch.reduced)
-        if "embeddings" in asked:
-            _store_embeddings(asked["embeddings"][0], batch, outputs, prints["embeddings"], stale["embeddings"])
-        if "evaluation" in asked:
-            _store_evaluation(asked["evaluation"][0], batch, outputs, prints["evaluation"], stale["evaluation"])
+        if tables.embeddings is not None:
+            rows = embedding_rows(outputs, batch.ids, [prints["embeddings"][name] for name in batch.ids])
+            _store(tables.embeddings, pl.DataFrame(rows, schema=EMBEDDING_SCHEMA), changes["embeddings"])
+        if tables.evaluation is not None:
+            rows = _evaluation_rows(batch, outputs, prints["evaluation"])
+            _store(tables.evaluation, pl.DataFrame(rows, schema=EVALUATION_SCHEMA), changes["evaluation"])
     for name, (table, _) in asked.items():
         table.remove(changes[name].removed)
         table.finish()
     return changes
 
 
-def _store_embeddings(
-    table: SampleTable, batch: Batch, outputs: Outputs, prints: dict[str, str], stale: set[str]
-) -> None:
-    rows = embedding_rows(outputs, batch.ids, [prints.get(name, "") for name in batch.ids])
-    table.upsert(pl.DataFrame([row for row in rows if row["sample_id"] in stale], schema=EMBEDDING_SCHEMA))
+def _store(table: SampleTable, rows: pl.DataFrame, change: Change) -> None:
+    table.upsert(rows.filter(pl.col("sample_id").is_in(change.stale)), new=change.new)
 
 
-def _store_evaluation(
-    table: SampleTable, batch: Batch, outputs: Outputs, prints: dict[str, str], stale: set[str]
-) -> None:
-    rows = [
-        evaluate_picture(picture, outputs, i).row(picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i))
+def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        evaluate_picture(picture, outputs, i).row(
+            picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i)
+        )
         for i, picture in enumerate(batch.pictures)
-        if picture.sample_id in stale
     ]
-    table.upsert(pl.DataFrame(rows, schema=EVALUATION_SCHEMA))
 
 
 def evaluate_picture(picture: Picture, outputs: Outputs, index: int) -> Evaluation:

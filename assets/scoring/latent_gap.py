@@ -160,7 +160,7 @@ def latent_gap(
         or where no draw of 4 samples exists.
 
     Raises:
-        ValueError: shapes that do not fit together, values that are not finite, or fewer than one floor or bootstrap draw.
+        ValueError: shapes that do not fit together, values that are not finite, no floor draw or no bootstrap draw.
     """
     if min(floor_draws, bootstrap) < 1:
         raise ValueError(f"floor_draws ({floor_draws}) and bootstrap ({bootstrap}) must be at least 1")

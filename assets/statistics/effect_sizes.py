@@ -112,7 +112,8 @@ def standardised_wasserstein(x: ArrayLike, y: ArrayLike) -> float:
 def psi(source: ArrayLike, target: ArrayLike, bins: int = 10) -> float:
     """Population stability index Σ(q − p)·ln(q/p) over source quantile bins with open ends.
 
-    Bins are closed on the right; equal quantiles are merged; shares are clipped at 1e-4. An empty side: NaN.
+    Bins are closed on the right; equal quantiles are merged, and a value that fills a decile at an end keeps a bin of
+    its own (so a constant source against other values is no 0); shares are clipped at 1e-4. An empty side: NaN.
 
     Args:
         source: (n,) numbers that define the bins.
@@ -166,8 +167,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
     if a.sum() == 0 or b.sum() == 0:
         return math.nan
     a, b = a / a.sum(), b / b.sum()
-    middle = (a + b) / 2
-    return (_divergence(a, middle) + _divergence(b, middle)) / 2
+    return (_divergence_from_middle(a, b) + _divergence_from_middle(b, a)) / 2
 
 
 def _present(values: ArrayLike) -> Floats:
@@ -189,6 +189,6 @@ def _bin_shares(source: ArrayLike, target: ArrayLike, bins: int) -> tuple[Floats
     return counts[0] / len(a), counts[1] / len(b)
 
 
-def _divergence(p: Floats, middle: Floats) -> float:
+def _divergence_from_middle(p: Floats, q: Floats) -> float:
     held = p > 0
-    return float((p[held] * np.log2(p[held] / middle[held])).sum())
+    return float((p[held] * np.log2(2 * p[held] / (p[held] + q[held]))).sum())

@@ -26,7 +26,7 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     """
     values, present, order = _ranked(p)
     count = len(order)
-    scaled = values[present][order] * count / np.arange(1, count + 1)
+    scaled = values[present][order] * (count / np.arange(1, count + 1))
     adjusted = np.minimum.accumulate(scaled[::-1])[::-1]
     return _restored(values, present, order, adjusted)
 

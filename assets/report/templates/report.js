@@ -37,6 +37,7 @@
     const isMap = plot.dataset.figure === "map";
     if (isMap) {
       layout.dragmode = coarse ? false : "pan";
+      layout.uirevision = state.projection; // other colours keep the zoom, another projection resets it
       paint(data);
     } else {
       layout.dragmode = false;

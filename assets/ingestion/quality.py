@@ -36,6 +36,8 @@ class _Expected:
 
 
 CHECK_NAMES = ("unique_ids", "sizes", "readable", "quarantine_share", "labelled_classes", "parts", "no_leak")
+WARNING_CHECKS = frozenset({"readable", "labelled_classes"})
+"""Checks that warn; a failure of any other stops what comes after."""
 
 
 def check_manifest(

@@ -102,6 +102,11 @@ def waterfall_steps(document: ReportDocument) -> list[WaterfallStep]:
     return steps
 
 
+def waterfall_height(steps: int) -> int:
+    """Pixels that a waterfall of so many bars takes."""
+    return 54 + 52 * steps
+
+
 def gap_waterfall(document: ReportDocument) -> Figure | None:
     """The waterfall as a figure of horizontal bars, or None where no cause is confirmed."""
     steps = waterfall_steps(document)
@@ -113,7 +118,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
         "overlap": LIGHT["reference"],
         "unexplained": LIGHT["plain"],
     }
-    names = [_shortened(step.label, 34) for step in steps]
+    names = [_shortened(step.label, 44) for step in steps]
     ends = [step.start + step.value for step in steps]
     low = [0.0 if s.interval is None else s.value - s.interval[0] for s in steps]
     high = [0.0 if s.interval is None else s.interval[1] - s.value for s in steps]
@@ -136,36 +141,47 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
             "thickness": 1.2,
             "width": 4,
         },
-        "width": 0.62,
+        "width": 0.44,
     }
     reach = max([*ends, *(s.start + s.interval[1] for s in steps if s.interval), *(s.start for s in steps)])
     floor = min([0.0, *ends, *(s.start + s.interval[0] for s in steps if s.interval)])
+    names_above = [
+        {
+            "x": 0,
+            "y": i - 0.3,
+            "xref": "paper",
+            "yanchor": "bottom",
+            "text": _escaped(name),
+            "showarrow": False,
+            "xanchor": "left",
+            "font": {"size": 12},
+        }
+        for i, name in enumerate(names)
+    ]
     annotations = [
         {
             "x": _rounded(max(s.start, e, 0.0 if s.interval is None else s.start + s.interval[1])),
             "y": i,
             "xshift": 8,
-            "text": f"{_signed(s.value)} · {abs(s.share):.0%}",
+            "text": f"<b>{_signed(s.value)}</b>  {abs(s.share):.0%}",
             "showarrow": False,
             "xanchor": "left",
             "font": {"size": 12},
         }
         for i, (s, e) in enumerate(zip(steps, ends, strict=True))
     ]
-    layout = _layout(height=70 + 42 * len(steps), margin={"l": 8, "r": 16, "t": 8, "b": 42})
+    layout = _layout(height=waterfall_height(len(steps)), margin={"l": 2, "r": 8, "t": 4, "b": 42})
     layout["xaxis"] |= {
         "title": {"text": "loss", "standoff": 8},
-        "range": [_rounded(1.1 * floor), _rounded(reach + 0.28 * (reach - floor))],
+        "range": [_rounded(1.1 * floor), _rounded(reach + 0.4 * (reach - floor))],
         "zeroline": True,
     }
     layout["yaxis"] |= {
-        "tickvals": list(range(len(steps))),
-        "ticktext": [_escaped(name) for name in names],
-        "range": [len(steps) - 0.45, -0.55],
-        "automargin": True,
+        "showticklabels": False,
+        "range": [len(steps) - 0.65, -0.75],
         "showgrid": False,
     }
-    layout["annotations"] = annotations
+    layout["annotations"] = names_above + annotations
     return {"data": [trace], "layout": layout}
 
 
@@ -287,7 +303,7 @@ def latent_map(points: pl.DataFrame, projection: Literal["pca", "map"] = "map") 
             }
         )
     layout = _layout(height=520, margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    axis = {"showticklabels": False, "ticks": "", "zeroline": False, "title": {"text": ""}}
+    axis = {"showticklabels": False, "ticks": "", "zeroline": False, "showgrid": False, "title": {"text": ""}}
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
     layout["hovermode"] = "closest"

@@ -406,7 +406,7 @@ def swatch(colour: str) -> Markup:
 def forest_range(rows: Iterable[Trial]) -> tuple[float, float]:
     """The range of shares that the interval plots cover; what lies beyond is cut."""
     bounds = [bound for trial in rows for pair in (trial.interval, trial.induced_interval) if pair for bound in pair]
-    return max(min([-0.25, *bounds]), -1.0), min(max([0.5, *bounds]), 1.25)
+    return max(min([-0.25, *bounds]), -0.5), min(max([0.5, *bounds]), 1.25)
 
 
 def map_data(points: pl.DataFrame) -> dict[str, Any]:
@@ -504,6 +504,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             projections=list(columns["projections"]),
             points=points,
             waterfall=figures.waterfall_steps(document),
+            waterfall_height=figures.waterfall_height,
             has_losses=losses is not None,
             causes=causes(document),
             advice=advice(document),

@@ -31,7 +31,7 @@
     for (const axis of [layout.xaxis, layout.yaxis]) {
       Object.assign(axis, { gridcolor: line, zerolinecolor: soft, linecolor: line, tickfont: { size: 11, color: soft } });
     }
-    layout.yaxis.tickfont = { size: 12, color: plot.dataset.figure === "waterfall" ? text : soft };
+    layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: text };
     layout.autosize = true;
     if (printing) layout.width = Math.min(plot.clientWidth, 660);
     const isMap = plot.dataset.figure === "map";
@@ -46,7 +46,7 @@
     Plotly.react(plot, data, layout, {
       displaylogo: false,
       displayModeBar: isMap && !printing,
-      modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
+      modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
       responsive: true,
       doubleClick: isMap ? "reset" : false,
     });

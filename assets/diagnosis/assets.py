@@ -1,0 +1,77 @@
+"""Door of diagnosis: the loss gap, trait shifts and ranked hypotheses of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets import door
+from assets.diagnosis.gather import Sides, read_sides
+from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypotheses
+from assets.diagnosis.loss_gap import LossGap, loss_gap
+from assets.diagnosis.shifts import joined_traits, shifts
+from assets.scoring.assets import holdout_scores
+from assets.traits.assets import catalogue
+from resources.config import GapConfig
+from resources.fingerprint import code_version, fingerprint
+from resources.sample_store import SampleStore
+
+CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.loss_gap", "assets.diagnosis.shifts",
+        "assets.statistics.effect_sizes", "assets.statistics.multiplicity", "assets.statistics.resampling",
+        "assets.statistics.segmentation", "assets.statistics.shifts")  # fmt: skip
+
+
+def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list[Any]:
+    """`hypotheses` of one target."""
+    settings = config.statistics
+    spec = door.spec(
+        [key, "hypotheses"],
+        description="The loss gap with its interval, how each trait differs, and what could be the cause, ranked.",
+        code_version=fingerprint(code_version(*CODE), settings.model_dump(), [vars(h) for h in hypotheses]),
+        kinds=["polars"], columns=HYPOTHESES_SCHEMA,
+        deps=[[side, name] for side in ("source", key) for name in ("manifest", "evaluation", "traits", "embeddings")]
+        + [[key, "gap_scores"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__hypotheses", specs=[spec])
+    def ranked(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
+        sides = read_sides(store, key)
+        gap = None if sides.without_gap else loss_gap(
+            sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)  # fmt: skip
+        table = _shifts(config, store, key, sides)
+        rows = rank_hypotheses(hypotheses, table)
+        described = {"gap": _gap(gap), "without_gap": sides.without_gap, "shifts": table.to_dicts(),
+                     "hypotheses": rows.to_dicts()}  # fmt: skip
+        path = store.write_json(described, "diagnosis", f"{key}.json")
+        figures = {**_gap(gap), "supported": int(rows["supported"].sum())}
+        return door.result(
+            [key, "hypotheses"], version=fingerprint(path.read_text()), figures=figures,
+            sample=rows.select("rank", "id", "family", "supported", "reason"),
+        )  # fmt: skip
+
+    return [ranked]
+
+
+def _shifts(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> pl.DataFrame:
+    traits = catalogue(config).traits
+    holdout = joined_traits(
+        store.table("source", "traits").read(), sides.source_manifest, holdout_scores(store, config), "holdout"
+    )
+    target = joined_traits(
+        store.table(key, "traits").read(), sides.target_manifest, store.table(key, "gap_scores").read(), "target"
+    )
+    losses = dict(sides.target.select("sample_id", "loss").iter_rows())
+    settings = config.statistics
+    return shifts(traits, holdout, target, losses, permutations=settings.permutations, seed=settings.seed)
+
+
+def _gap(gap: LossGap | None) -> dict[str, Any]:
+    if gap is None:
+        return {"loss_gap": None, "detected": None}
+    return {
+        "source_loss": gap.source.loss, "target_loss": gap.target.loss, "loss_gap": gap.value,
+        "ci_low": gap.ci95[0], "ci_high": gap.ci95[1], "p_value": gap.p_value, "detected": gap.detected,
+    }  # fmt: skip

@@ -1,0 +1,174 @@
+"""Doors of experiments: one output a hypothesis, and the target's verdicts with the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets import door
+from assets.diagnosis.gather import read_sides
+from assets.experiments.campaign import Campaign, judge_all, run_experiments, together
+from assets.experiments.registry import SHARED_CODE, Experiment
+from assets.experiments.trial import TRIAL_SCHEMA
+from assets.experiments.verdict import Rules
+from assets.scoring.neighbours import reference_latents
+from resources.config import GapConfig
+from resources.engine import LocalEngine
+from resources.fingerprint import code_version, fingerprint
+from resources.sample_store import SampleStore
+
+VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.recipe", "assets.experiments.verdict",
+                "assets.statistics.multiplicity", "assets.statistics.resampling")  # fmt: skip
+
+
+def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
+    """`experiments/<hypothesis>` and `verdicts` of one target."""
+    return [_experiments(config, key, experiments), _verdicts(config, key, experiments)]
+
+
+def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
+    by_id = {experiment.id: experiment for experiment in experiments}
+    deps = [[key, "hypotheses"], ["source", "model"]]
+    deps += [[side, name] for side in ("source", key) for name in ("manifest", "traits", "evaluation")]
+    specs = [
+        door.spec([key, "experiments", experiment.id], description=experiment.hypothesis.statement,
+                  code_version=experiment.code(), kinds=["pytorch", "deltalake"], deps=deps, columns=TRIAL_SCHEMA,
+                  skippable=True)
+        for experiment in experiments
+    ]  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__experiments", specs=specs, can_subset=True, pool="gpu")
+    def trials(
+        context: dg.AssetExecutionContext,
+        store: dg.ResourceParam[SampleStore],
+        engine: dg.ResourceParam[LocalEngine],
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        asked = sorted(asset.path[-1] for asset in context.selected_asset_keys)
+        diagnosis = store.read_json("diagnosis", f"{key}.json")
+        reasons = {name: reason for name in asked if (reason := _reason_to_skip(diagnosis, name)) is not None}
+        tables = {name: store.table(key, "experiments", name, id_column="row_id") for name in asked}
+        due = [by_id[name] for name in asked if name not in reasons]
+        done = {}
+        if due:
+            wanted = {experiment.id: tables[experiment.id] for experiment in due}
+            done = run_experiments(_campaign(config, store, engine, key), due, wanted, f"{key}: experiments")
+        for name in asked:
+            summary, counts = _skipped(tables[name], name, reasons[name]) if name in reasons else _done(*done[name])
+            store.write_json(summary, "experiments", key, f"{name}.json")
+            version = fingerprint(tables[name].version(), summary)
+            figures = {"skipped": reasons.get(name), **{f"rows_{kind}": count for kind, count in counts.items()}}
+            yield door.result([key, "experiments", name], version=version, figures=figures)
+
+    return trials
+
+
+def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
+    by_id = {experiment.id: experiment for experiment in experiments}
+    settings = config.experiments
+    rules = Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
+    code = fingerprint(code_version(*VERDICT_CODE), vars(rules))
+    spec = door.spec(
+        [key, "verdicts"],
+        description="Confirmed, refuted, inconclusive or skipped: every experiment judged; the recipe; what is unexplained.",
+        code_version=code, kinds=["polars"],
+        deps=[[key, "experiments", name] for name in by_id]
+        + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "embeddings")]
+        + [[key, "gap_scores"], [key, "hypotheses"], ["source", "model"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__verdicts", specs=[spec], pool="gpu")
+    def verdicts(
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+    ) -> dg.MaterializeResult[Any]:
+        content = _judge(config, store, engine, key, by_id, rules, code)
+        path = store.write_json(content, "verdicts", f"{key}.json")
+        words = [row["verdict"] for row in content["experiments"]]
+        figures = {word: words.count(word) for word in ("confirmed", "refuted", "inconclusive", "skipped")}
+        figures |= {
+            "unexplained": content["unexplained"]["value"],
+            "recipe_gap_closed": content["recipe"]["gap_closed"],
+        }
+        shown = pl.DataFrame([{name: row[name] for name in ("experiment", "verdict", "reason")}
+                              for row in content["experiments"]])  # fmt: skip
+        return door.result([key, "verdicts"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+
+    return verdicts
+
+
+def _judge(
+    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, by_id: dict[str, Experiment], rules: Rules,
+    code: str,
+) -> dict[str, Any]:  # fmt: skip
+    summaries = {name: store.read_json("experiments", key, f"{name}.json") for name in by_id}
+    skipped = [
+        {"experiment": name, "verdict": "skipped", "reason": summary["skipped"]}
+        for name, summary in summaries.items() if summary.get("skipped")
+    ]  # fmt: skip
+    tried = [name for name, summary in summaries.items() if not summary.get("skipped")]
+    if not tried:
+        return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
+                "unexplained": {"value": None, "ci95": None}, "recipe_source": ""}  # fmt: skip
+    campaign = _campaign(config, store, engine, key)
+    rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
+    latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
+    k = config.statistics.neighbours
+    reference = reference_latents(*latents, k, store.path("index", "reference").parent)
+    judged, gap = judge_all(campaign, rows, store.table(key, "gap_scores").read(), reference, k, rules)
+    confirmed = [by_id[row["experiment"]] for row in judged if row["verdict"] == "confirmed"]
+    confirmed.sort(key=lambda experiment: -_strength(judged, experiment.id))
+    table = store.table(key, "recipe", id_column="row_id")
+    outcome = together(campaign, confirmed, gap, table, code)
+    if outcome.changed_model is not None:
+        _save_changed(store, key, outcome.changed_model)
+    return {"experiments": judged + skipped, "recipe": outcome.recipe, "unexplained": outcome.unexplained,
+            "recipe_source": outcome.source, "root_causes": [experiment.id for experiment in confirmed]}  # fmt: skip
+
+
+def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
+    from resources.model import load_model
+
+    return Campaign(
+        key, read_sides(store, key), store.table("source", "traits").read(), store.table(key, "traits").read(), engine,
+        load_model(store.path("models", "current", "model.json").parent, config),
+    )  # fmt: skip
+
+
+def _reason_to_skip(diagnosis: dict[str, Any], name: str) -> str | None:
+    """Why an experiment is not worth a forward: no labels, no gap, or a trait that does not differ."""
+    if diagnosis["without_gap"]:
+        return f"{diagnosis['without_gap']}, so no loss can be compared"
+    gap = diagnosis["gap"]
+    if not gap["detected"]:
+        return f"no loss gap: {gap['loss_gap']:+.3f} [{gap['ci_low']:+.3f}, {gap['ci_high']:+.3f}]"
+    row = next(row for row in diagnosis["hypotheses"] if row["id"] == name)
+    return None if row["supported"] else str(row["reason"])
+
+
+def _skipped(table: Any, name: str, reason: str) -> tuple[dict[str, Any], dict[str, int]]:
+    gone = table.keys()["row_id"].to_list()
+    table.remove(gone)
+    if not table.exists:
+        table.upsert(pl.DataFrame(schema=TRIAL_SCHEMA))
+    return {"id": name, "skipped": reason}, {"removed": len(gone)}
+
+
+def _done(fitted: Any, counts: dict[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
+    summary = fitted.summary()
+    if not {"normalised", "imitated"} & set(fitted.parameters):
+        summary["skipped"] = "; ".join(fitted.reasons.values())
+    return summary, counts
+
+
+def _strength(judged: list[dict[str, Any]], name: str) -> float:
+    row = next(row for row in judged if row["experiment"] == name)
+    return float(row["gap_closed"] if row["ci95"] is not None else row["gap_induced"])
+
+
+def _save_changed(store: SampleStore, key: str, model: Any) -> None:
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.network.state_dict().items()}
+    store.write(save(tensors), "reports", key, "recipe-model.safetensors")

@@ -1,0 +1,291 @@
+"""A target's experiments as a whole: fit sets from tables, stale rows of all experiments run together, figures gathered.
+
+Belongs here: what the doors call, between the store and the plain functions of trials, verdicts and recipe.
+Does not: operators, statistics, Dagster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.diagnosis.gather import Sides
+from assets.experiments.operators import ModelOperator, NotApplicable, ReweightOperator, SetStatistics
+from assets.experiments.recipe import (
+    Stack,
+    joint_effect,
+    rake,
+    recipe_source,
+    recipe_steps,
+    stack_greedily,
+    stack_losses,
+)
+from assets.experiments.registry import Experiment
+from assets.experiments.reweight import ClassShare
+from assets.experiments.trial import (
+    SIDES,
+    TRIAL_SCHEMA,
+    Fitted,
+    FitSets,
+    Role,
+    Side,
+    Trial,
+    build_predictors,
+    fit_experiment,
+    list_column,
+    reweighted_rows,
+    run_trials,
+    wanted_rows,
+)
+from assets.experiments.verdict import GapDraws, Rules, gap_draws, latent_gap_after, measure, verdict_rows
+from assets.inference.forward import sample_paths
+from assets.scoring.neighbours import ReferenceLatents
+from assets.statistics.neighbourhoods import auroc
+from assets.traits.table import histogram_of
+from resources.engine import LocalEngine
+from resources.fingerprint import fingerprint
+from resources.model import SegmentationModel
+from resources.pictures import Batch
+from resources.sample_store import SampleTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+PICTURES = 32
+"""Pictures of a set that fits without sufficient statistics look at."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Everything that a target's experiments share."""
+
+    key: str
+    sides: Sides
+    source_traits: pl.DataFrame
+    target_traits: pl.DataFrame
+    engine: LocalEngine
+    model: SegmentationModel
+
+    def samples(self, side: Side, *, report: bool) -> pl.DataFrame:
+        """Manifest rows of the labelled, usable samples of one half of target or holdout."""
+        manifest = self.sides.target_manifest if side == "target" else self.sides.source_manifest
+        part = pl.col("part") == side
+        usable = part & pl.col("labelled") & ~pl.col("quarantined")
+        return manifest.filter(usable & (pl.col("report_half") == report)).sort("sample_id")
+
+    def reference(self) -> pl.DataFrame:
+        """Manifest rows of the usable reference."""
+        manifest = self.sides.source_manifest
+        return manifest.filter((pl.col("part") == "reference") & ~pl.col("quarantined")).sort("sample_id")
+
+    def load(self, side: Side, ids: Sequence[str]) -> Iterator[Batch]:
+        """Decoded batches of some samples of a side."""
+        key = self.key if side == "target" else "source"
+        manifest = self.sides.target_manifest if side == "target" else self.sides.source_manifest
+        paths = sample_paths(manifest)
+        return self.engine.batches(key, [paths[name] for name in ids])
+
+    def fit_sets(self) -> FitSets:
+        """Statistics of the sets that fits may use; pictures are decoded when a fit asks for them."""
+        members = {
+            "reference": ("holdout", self.reference()),
+            "holdout_fit": ("holdout", self.samples("holdout", report=False)),
+            "holdout_report": ("holdout", self.samples("holdout", report=True)),
+            "target_fit": ("target", self.samples("target", report=False)),
+        }
+        statistics = {name: self._statistics(side, rows) for name, (side, rows) in members.items()}  # type: ignore[arg-type]
+        pixels = {name: list_column(rows, "class_pixels") for name, (_, rows) in members.items() if rows.height}
+        return FitSets(**statistics, pixels=pixels)
+
+    def _statistics(self, side: Side, rows: pl.DataFrame) -> SetStatistics:
+        traits = self.target_traits if side == "target" else self.source_traits
+        chosen = sorted(rows["sample_id"], key=lambda name: blake2b(name.encode(), digest_size=8).digest())
+        ordered = pl.DataFrame({"sample_id": chosen}, schema={"sample_id": pl.String})
+        own = ordered.join(traits, on="sample_id", how="inner", maintain_order="left")
+
+        def load_pictures() -> Tensor:
+            import torch
+
+            loaded = [batch.reduced for batch in self.load(side, own["sample_id"].to_list()[:PICTURES])]
+            if not loaded:
+                raise NotApplicable("no picture to fit on")
+            return torch.cat(loaded)
+
+        return SetStatistics(histogram_of(own), own, load_pictures)
+
+
+def run_experiments(
+    campaign: Campaign, experiments: Sequence[Experiment], tables: dict[str, SampleTable], what: str
+) -> dict[str, tuple[Fitted, dict[str, int]]]:
+    """Bring the rows of some experiments up to date; all stale ones share one decode pass a side.
+
+    Returns each experiment's fit and row counts (with `forwards`).
+    """
+    sets = campaign.fit_sets()
+    samples: dict[Side, pl.DataFrame] = {
+        "target": campaign.samples("target", report=True),
+        "holdout": campaign.samples("holdout", report=True),
+    }
+    fits = {experiment.id: fit_experiment(experiment, sets) for experiment in experiments}
+    trials: list[Trial] = []
+    counts: dict[str, dict[str, int]] = {}
+    for experiment in experiments:
+        fitted, table = fits[experiment.id], tables[experiment.id]
+        roles = [role for role in SIDES if role in fitted.parameters or role == "plain" and _crops(fitted)]
+        wanted = wanted_rows(fitted, samples, campaign.model.fingerprint, experiment.code(), roles)
+        change, prints = table.diff(wanted), dict(wanted.iter_rows())
+        counts[experiment.id] = change.counts()
+        if isinstance(experiment.operator, ReweightOperator):
+            _reweight(fitted, table, change.stale, prints, campaign, samples)
+        elif change.stale:
+            predictors = build_predictors(fitted, campaign.model, sets)
+            trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
+        table.remove(change.removed)
+    run_trials(trials, campaign.load, what=what)
+    for trial_id, table in tables.items():
+        if not table.exists:
+            table.upsert(pl.DataFrame(schema=TRIAL_SCHEMA))
+        table.finish()
+        counts[trial_id]["forwards"] = sum(
+            len(trial.stale) for trial in trials if trial.fitted.experiment.id == trial_id
+        )
+    return {name: (fitted, counts[name]) for name, fitted in fits.items()}
+
+
+def _crops(fitted: Fitted) -> bool:
+    return "imitated" in fitted.parameters and hasattr(fitted.experiment.imitation, "windows")
+
+
+def _reweight(
+    fitted: Fitted, table: SampleTable, stale: list[str], prints: dict[str, str], campaign: Campaign,
+    samples: dict[Side, pl.DataFrame],
+) -> None:  # fmt: skip
+    evaluations = {"target": campaign.sides.target, "holdout": campaign.sides.holdout}
+    roles: list[Role] = ["normalised", "sham", "control", "imitated"]
+    for role in roles:
+        ids = [row.removeprefix(f"{role}:") for row in stale if row.startswith(f"{role}:")]
+        rows = evaluations[SIDES[role]].filter(pl.col("sample_id").is_in(ids))
+        if role in fitted.parameters and not rows.is_empty():
+            table.upsert(reweighted_rows(fitted, role, rows, prints))
+
+
+def judge_all(
+    campaign: Campaign, rows: dict[str, pl.DataFrame], scores: pl.DataFrame, reference: ReferenceLatents, k: int,
+    rules: Rules,
+) -> tuple[list[dict[str, Any]], GapDraws]:  # fmt: skip
+    """Verdict rows of all experiments that have rows, corrected together."""
+    target, holdout = campaign.sides.target, campaign.sides.holdout
+    gap = gap_draws(target, holdout, rules)
+    before = scores.filter(pl.col("sample_id").is_in(gap.ids))["gap_score"].to_numpy()
+
+    def score(latents: Floats) -> Floats:
+        return reference.index.search(latents, k)[0][:, -1]
+
+    def separation(changed: Floats) -> float:
+        return auroc(changed, reference.holdout_scores)
+
+    figures = [measure(name, table, target, holdout, gap, rules) for name, table in rows.items()]
+    judged = verdict_rows(figures, gap.value, rules)
+    for row in judged:
+        row["latent_gap_after"] = latent_gap_after(rows[row["experiment"]], score, separation)
+        row["latent_gap_before"] = separation(before) if not math.isnan(row["latent_gap_after"]) else math.nan
+    return judged, gap
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What all confirmed causes do together."""
+
+    stack: Stack
+    recipe: dict[str, Any]
+    unexplained: dict[str, Any]
+    source: str
+    changed_model: SegmentationModel | None
+
+
+def together(
+    campaign: Campaign, confirmed: Sequence[Experiment], gap: GapDraws, table: SampleTable, code: str
+) -> Outcome:
+    """Stack the confirmed normalisations on the fit half, measure once on the report half, add confirmed content."""
+    sets = campaign.fit_sets()
+    content = [e.operator for e in confirmed if isinstance(e.operator, ClassShare)]
+    candidates = [e for e in confirmed if e.direction in ("normalise", "model")]
+    stack = stack_greedily(candidates, sets, _fit_losses(campaign, sets)) if candidates else Stack()
+    rows = _report_rows(campaign, stack, sets, table, code)
+    weights = rake(content, sets.pixels["reference"], sets.pixels["target_fit"]) if content else None
+    recipe = joint_effect(rows, campaign.sides.target, gap, None)
+    joint = joint_effect(rows, campaign.sides.target, gap, weights)
+    model = None
+    if any(isinstance(step.experiment.operator, ModelOperator) for step in stack.steps):
+        model = stack.predictor(campaign.model, sets.target_fit.pictures).model
+    steps = recipe_steps(stack)
+    return Outcome(
+        stack,
+        {"steps": steps, "gap_closed": recipe.gap_closed if steps else None,
+         "ci95": recipe.ci95 if steps else None, "loss_after": recipe.loss_after if steps else None},
+        _unexplained(joint.gap_closed, joint.ci95, bool(confirmed)),
+        recipe_source(stack, campaign.key) if steps else "",
+        model,
+    )  # fmt: skip
+
+
+def _unexplained(closed: float, interval: tuple[float, float] | None, any_confirmed: bool) -> dict[str, Any]:
+    if not any_confirmed or interval is None:
+        return {"value": 1.0, "ci95": None}
+    return {"value": 1 - closed, "ci95": (1 - interval[1], 1 - interval[0])}
+
+
+def _fit_losses(campaign: Campaign, sets: FitSets) -> Callable[[Stack], tuple[Floats, list[str]]]:
+    samples = campaign.samples("target", report=False)
+    units = dict(samples.select("sample_id", "unit").iter_rows())
+
+    def losses(stack: Stack) -> tuple[Floats, list[str]]:
+        predictor = stack.predictor(campaign.model, sets.target_fit.pictures)
+        found = list(stack_losses(predictor, campaign.load("target", samples["sample_id"].to_list())))
+        means = np.array([loss.sum() / pixels.sum() if pixels.sum() else math.nan for _, loss, pixels in found])
+        return means, [units[name] for name, _, _ in found]
+
+    return losses
+
+
+def _report_rows(campaign: Campaign, stack: Stack, sets: FitSets, table: SampleTable, code: str) -> pl.DataFrame:
+    """Rows of the report half under the stack; the untouched evaluation where the stack is empty."""
+    samples = campaign.samples("target", report=True)
+    decides = (recipe_steps(stack), campaign.model.fingerprint, code, [step.experiment.code() for step in stack.steps])
+    pairs = [
+        (f"normalised:{name}", fingerprint(content, decides))
+        for name, *content in samples.select("sample_id", "image_hash", "mask_hash", "labels_version").iter_rows()
+    ]
+    wanted = pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
+    prints = dict(pairs)
+
+    def compute(row_ids: list[str]) -> Iterator[pl.DataFrame]:
+        ids = [row.removeprefix("normalised:") for row in row_ids]
+        if stack.steps:
+            predictor = stack.predictor(campaign.model, sets.target_fit.pictures)
+            losses = stack_losses(predictor, campaign.load("target", ids))
+        else:
+            rows = campaign.sides.target.filter(pl.col("sample_id").is_in(ids))
+            sums = zip(rows["sample_id"], list_column(rows, "loss_sum"), list_column(rows, "class_pixels"), strict=True)
+            losses = iter(list(sums))
+        yield pl.DataFrame([_row(name, loss, pixels, prints) for name, loss, pixels in losses], schema=TRIAL_SCHEMA)
+
+    table.update(wanted, compute)
+    return table.read()
+
+
+def _row(name: str, loss: Floats, pixels: Floats, prints: dict[str, str]) -> dict[str, Any]:
+    row_id = f"normalised:{name}"
+    return {
+        "row_id": row_id, "fingerprint": prints[row_id], "sample_id": name, "role": "normalised",
+        "loss": float(loss.sum() / pixels.sum()) if pixels.sum() else None,
+        "loss_sum": loss.tolist(), "class_pixels": pixels.tolist(), "latent": [], "traits": [],
+    }  # fmt: skip

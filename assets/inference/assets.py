@@ -1,0 +1,105 @@
+"""Doors of inference: `source/model`, and `embeddings` with `evaluation`, which share one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets import door
+from assets.inference.forward import PassTables, run_pass, sample_paths, usable
+from assets.inference.latents import EMBEDDING_SCHEMA
+from assets.inference.losses import EVALUATION_SCHEMA
+from resources.config import GapConfig
+from resources.engine import LocalEngine
+from resources.fingerprint import code_version, fingerprint
+from resources.sample_store import SampleStore
+
+PASS_CODE = ("assets.inference.forward", "assets.inference.latents", "assets.inference.losses", "resources.model",
+             "resources.pictures")  # fmt: skip
+MODEL_CODE = ("resources.model",)
+TRAINING_CODE = ("assets.inference.training", "resources.model", "resources.pictures")
+
+
+def build_model(config: GapConfig) -> list[Any]:
+    """`source/model`: the checkpoint, checked and copied into the store, or a network trained on the reference."""
+    trained = config.model.checkpoint is None
+    settings = config.model.model_dump(mode="json", exclude={"checkpoint"} | (set() if trained else {"training"}))
+    spec = door.spec(
+        ["source", "model"],
+        description=f"{config.model.architecture} with {config.model.encoder}, "
+        + ("trained here on the source's reference." if trained else "from the config's checkpoint."),
+        code_version=fingerprint(code_version(*(TRAINING_CODE if trained else MODEL_CODE)), settings, config.class_names),
+        kinds=["pytorch"], deps=[["source", "manifest" if trained else "checkpoint"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name="source__model", specs=[spec], pool="gpu")
+    def model(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]) -> dg.MaterializeResult[Any]:
+        version, loss = _make_model(config, store, engine)
+        return door.result(["source", "model"], version=version, figures={"fingerprint": version, "training_loss": loss})
+
+    return [model]
+
+
+def _make_model(config: GapConfig, store: SampleStore, engine: LocalEngine) -> tuple[str, float | None]:
+    from assets.inference.training import train
+    from resources.model import build_network, load_weights, read_checkpoint, save_model, seed_everything
+
+    folder, checkpoint = store.path("models", "current", "model.json").parent, config.model.checkpoint
+    if checkpoint is not None:
+        network = build_network(config.model, len(config.class_names))
+        load_weights(network, read_checkpoint(checkpoint), checkpoint, config.class_names)
+        return save_model(folder, network, config, trained_here=False), None
+    seed_everything(config.model.training.seed)
+    network = build_network(config.model, len(config.class_names), pretrained=True)
+    manifest = usable(store.table("source", "manifest").read()).filter(pl.col("labelled"))
+    samples = list(sample_paths(manifest.filter(pl.col("part") == "reference")).values())
+    loss = train(
+        network, lambda chosen: engine.batches("source", chosen, batch_size=config.model.training.batch_size),
+        samples, config.model, device=config.compute.device, what="training on the source",
+    )  # fmt: skip
+    return save_model(folder, network, config, trained_here=True), loss
+
+
+def build(config: GapConfig, key: str) -> list[Any]:
+    """`embeddings` and `evaluation` of one data set; either alone, or both from the same forwards."""
+    code = code_version(*PASS_CODE)
+    deps = [[key, "manifest"], ["source", "model"]]
+    names = {
+        "embeddings": ("Latent vectors of every sample: whole picture, class regions, encoder stages.", EMBEDDING_SCHEMA),
+        "evaluation": ("Loss, confusion, confidence and calibration of every sample, as exact sums.", EVALUATION_SCHEMA),
+    }
+    specs = [
+        door.spec([key, name], description=text, code_version=code, kinds=["pytorch", "deltalake", "parquet"],
+                  deps=deps, columns=columns, skippable=True)
+        for name, (text, columns) in names.items()
+    ]  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__forward", specs=specs, can_subset=True, pool="gpu")
+    def forward(
+        context: dg.AssetExecutionContext,
+        store: dg.ResourceParam[SampleStore],
+        engine: dg.ResourceParam[LocalEngine],
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        from resources.model import load_model
+
+        asked = {asset.path[-1] for asset in context.selected_asset_keys}
+        tables = {name: store.table(key, name) for name in names if name in asked}
+        changes = run_pass(
+            load_model(store.path("models", "current", "model.json").parent, config),
+            store.table(key, "manifest").read(), lambda samples: engine.batches(key, samples),
+            PassTables(tables.get("embeddings"), tables.get("evaluation")),
+            code=code, what=f"{config.dataset(key).name}: forward",
+        )  # fmt: skip
+        for name, change in changes.items():
+            figures = _figures(tables[name].read()) if name == "evaluation" else {}
+            yield door.result([key, name], version=tables[name].version(), change=change, figures=figures)
+
+    return [forward]
+
+
+def _figures(evaluation: pl.DataFrame) -> dict[str, float | None]:
+    means = evaluation.select(pl.col("loss", "confidence", "entropy").mean()).row(0, named=True)
+    return {f"mean_{name}": value for name, value in means.items()}

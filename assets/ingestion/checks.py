@@ -1,0 +1,43 @@
+"""Checks of the manifest, by Great Expectations; failures of severity ERROR block what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.ingestion.assets import other_hashes
+from assets.ingestion.quality import CHECK_NAMES, WARNING_CHECKS, check_manifest
+from resources.config import GapConfig
+from resources.sample_store import SampleStore
+
+SHOWN = 50
+
+
+def build(config: GapConfig, key: str) -> list[dg.AssetChecksDefinition]:
+    """Checks of one data set's manifest."""
+    asset = dg.AssetKey([key, "manifest"])
+    source = [] if key == "source" else [dg.AssetKey(["source", "manifest"])]
+    specs = [
+        dg.AssetCheckSpec(
+            name, asset=asset, blocking=name not in WARNING_CHECKS, additional_deps=source,
+            description=f"Great Expectations: {name.replace('_', ' ')}.",
+        )
+        for name in CHECK_NAMES
+    ]  # fmt: skip
+
+    @dg.multi_asset_check(name=f"{key}__quality", specs=specs)
+    def quality(store: dg.ResourceParam[SampleStore]) -> Iterator[dg.AssetCheckResult]:
+        results = check_manifest(
+            store.table(key, "manifest").read(), is_source=key == "source",
+            max_quarantined=config.quality.max_quarantined, other_hashes=other_hashes(store, key),
+        )  # fmt: skip
+        store.write_json([vars(result) for result in results], "quality", f"{key}.json")
+        for result in results:
+            yield dg.AssetCheckResult(
+                check_name=result.name, asset_key=asset, passed=result.passed,
+                severity=dg.AssetCheckSeverity[result.severity], description=result.detail,
+                metadata={"failing": len(result.samples), "samples": dg.MetadataValue.json(result.samples[:SHOWN])},
+            )  # fmt: skip
+
+    return [quality]

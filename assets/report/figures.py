@@ -28,8 +28,22 @@ if TYPE_CHECKING:
 Figure = dict[str, Any]
 
 SETS = ("reference", "holdout", "target")
-LIGHT = {"reference": "#98a2b3", "holdout": "#1d5fae", "target": "#c2410c", "after": "#0f766e", "plain": "#667085"}
-DARK = {"reference": "#6b7688", "holdout": "#6cb0f7", "target": "#fb8c4a", "after": "#3fc4b0", "plain": "#98a2b3"}
+LIGHT = {
+    "reference": "#98a2b3",
+    "holdout": "#1d5fae",
+    "target": "#c2410c",
+    "after": "#0f766e",
+    "plain": "#667085",
+    "ink": "#17202e",
+}
+DARK = {
+    "reference": "#6b7688",
+    "holdout": "#6cb0f7",
+    "target": "#fb8c4a",
+    "after": "#3fc4b0",
+    "plain": "#98a2b3",
+    "ink": "#e6eaf0",
+}
 SYMBOLS = {"reference": "circle-open", "holdout": "square", "target": "circle"}
 
 MAX_POINTS = 10_000  # what a browser draws as SVG without stalling; WebGL needs eval, which the page forbids
@@ -78,7 +92,7 @@ def waterfall_steps(document: ReportDocument) -> list[WaterfallStep]:
     gap, unexplained = document.performance_gap, document.unexplained
     total = gap.loss_gap
     causes = [e for e in (leading_experiment(document, h) for h in document.root_causes) if e is not None]
-    if total is None or not gap.detected or not causes:
+    if total is None or total <= 0 or not gap.detected or not causes:
         return []
     steps = [WaterfallStep("total", "Loss gap", 0.0, total, 1.0, gap.ci95)]
     level = total
@@ -128,7 +142,10 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
         "y": list(range(len(steps))),
         "x": [_rounded(step.value) for step in steps],
         "base": [_rounded(step.start) for step in steps],
-        "marker": {"color": [colours[step.kind] for step in steps]},
+        "marker": {
+            "color": [colours[step.kind] for step in steps],
+            "pattern": {"shape": ["/" if s.kind == "unexplained" else "" for s in steps], "size": 7, "solidity": 0.35},
+        },
         "text": [f"{_signed(s.value)} · {abs(s.share):.0%}" for s in steps],
         "textposition": "none",
         "hovertemplate": "%{text} of the gap<extra></extra>",
@@ -137,7 +154,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
             "symmetric": False,
             "array": [_rounded(max(h, 0.0)) for h in high],
             "arrayminus": [_rounded(max(v, 0.0)) for v in low],
-            "color": LIGHT["plain"],
+            "color": LIGHT["ink"],
             "thickness": 1.2,
             "width": 4,
         },
@@ -170,7 +187,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
         }
         for i, (s, e) in enumerate(zip(steps, ends, strict=True))
     ]
-    layout = _layout(height=waterfall_height(len(steps)), margin={"l": 2, "r": 8, "t": 4, "b": 42})
+    layout = _layout(height=waterfall_height(len(steps)), margin={"l": 12, "r": 8, "t": 4, "b": 42})
     layout["xaxis"] |= {
         "title": {"text": "loss", "standoff": 8},
         "range": [_rounded(1.1 * floor), _rounded(reach + 0.4 * (reach - floor))],
@@ -424,7 +441,7 @@ def png_bars(
             continue
         axes.barh(row, value, color=LIGHT["holdout"], height=0.62)
         if interval is not None and all(map(math.isfinite, interval)):
-            axes.plot(interval, (row, row), color="#101828", linewidth=1.4)
+            axes.plot(interval, (row, row), color=LIGHT["ink"], linewidth=1.4)
     _name_rows(axes, labels)
     axes.axvline(0, color=LIGHT["plain"], linewidth=0.8)
     return _png(figure)

@@ -85,6 +85,12 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < SMALL_P else f"{value:.3f}"
 
 
+def p_equals(value: float | None, name: str = "p") -> str:
+    """A p- or q-value within a sentence."""
+    text = p_value(value)
+    return f"{name} not defined" if text == UNDEFINED else f"{name} {text}" if text[0] == "<" else f"{name} = {text}"
+
+
 def interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
     """An interval of losses, in brackets."""
     return UNDEFINED if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
@@ -130,7 +136,7 @@ DISTANCES = {
     ),
     "knn_test": Distance(
         "k-NN two-sample",
-        "Share of a sample's nearest neighbours that come from its own set: high where the sets don't mix.",
+        "Share of a sample's nearest neighbours that come from its own set: high where the sets don’t mix.",
     ),
     "frechet": Distance(
         "Fréchet distance",
@@ -173,7 +179,7 @@ def exceeds_floor(key: str, row: MeasurementRow) -> bool | None:
 WHAT_HELPS = {
     "content": "collect and label target scenes of the kind that is missing; no picture transform can add them",
     "label_policy": "align the label definitions of the two sets before training on, or judging by, either",
-    "sharpness": "detail is lost and can't be put back: train with this degradation as augmentation, or fix focus",
+    "sharpness": "detail is lost and can’t be put back: train with this degradation as augmentation, or fix focus",
     "noise": "train with this noise as augmentation, or denoise at the sensor",
     "compression": "train with this compression as augmentation, or raise the quality at which pictures are stored",
     "haze": "train with this haze as augmentation",
@@ -212,7 +218,7 @@ def advice(document: ReportDocument) -> list[Advice]:
 def _advice_without_loss(document: ReportDocument) -> list[Advice]:
     beyond, known = floor_count(document)
     looks = (
-        "The model does see the target as different, so don't assume that it transfers."
+        "The model does see the target as different, so don’t assume that it transfers."
         if beyond
         else "The model sees no difference, which is a good sign and no proof."
         if known
@@ -229,12 +235,14 @@ def _advice_without_loss(document: ReportDocument) -> list[Advice]:
 
 def _advice_without_gap(document: ReportDocument) -> list[Advice]:
     bound = document.performance_gap.ci95
+    beyond, _ = floor_count(document)
+    seen = " The model does see the target as different: watch it." if beyond else ""
     limit = "" if bound is None else f" The data rule out a mean loss gap above {signed(bound[1])}, not less."
     return [
         Advice("Nothing to close", f"Target and holdout cost the same within the uncertainty.{limit}"),
         Advice(
             "Look before you ship",
-            "A mean hides rare classes and rare scenes: read the table of classes and the worst target samples.",
+            f"A mean hides rare classes and rare scenes: read the table of classes and the worst target samples.{seen}",
         ),
     ]
 
@@ -248,7 +256,7 @@ def _advice_on_causes(document: ReportDocument) -> list[Advice]:
             Advice(
                 "Use the recipe",
                 f"{titles}: closes {percent(recipe.gap_closed)} {percent_interval(recipe.ci95)} of the gap, measured "
-                "on pictures it wasn't fitted on.",
+                "on pictures it wasn’t fitted on.",
             )
         )
     in_recipe = {step.hypothesis for step in recipe.steps}
@@ -260,7 +268,7 @@ def _advice_on_causes(document: ReportDocument) -> list[Advice]:
     if not document.root_causes:
         steps.append(
             Advice(
-                "Don't act on a hunch",
+                "Don’t act on a hunch",
                 "The gap is real, but no suspected cause passed its test. The surest way on is to fine-tune on "
                 "labelled target pictures and to keep some back for testing.",
             )
@@ -539,6 +547,7 @@ def _environment() -> jinja2.Environment:
         "compact": compact,
         "percent": percent,
         "p": p_value,
+        "p_equals": p_equals,
         "ci": interval,
         "ci_percent": percent_interval,
         "parameter": parameter,

@@ -74,10 +74,11 @@ def street(rng: np.random.Generator, size: tuple[int, int], dusk: float, labels:
     draw = ImageDraw.Draw(picture)
 
     def colour(natural: tuple[int, int, int], name: str) -> tuple[int, int, int]:
+        noise = rng.normal(0, 5)
         if labels:
             return tuple(bytes.fromhex(PALETTE[name][1:]))  # type: ignore[return-value]
         shade = np.array(natural) * (1 - 0.6 * dusk) + np.array([40, 18, 0]) * dusk
-        return tuple(int(v) for v in np.clip(shade + rng.normal(0, 5), 0, 255))  # type: ignore[return-value]
+        return tuple(int(v) for v in np.clip(shade + noise, 0, 255))  # type: ignore[return-value]
 
     draw.rectangle((0, 0, width, horizon), fill=colour((176, 200, 226), "sky"))
     x = 0
@@ -620,7 +621,7 @@ def test_nothing_undefined_is_printed(build: Callable[[], d.ReportDocument]) -> 
 
 def test_unlabelled_target_reads_well() -> None:
     text = visible(render_page(unlabelled_document(), build_evidence(labelled=False)))
-    assert "not measurable" in text
+    assert "Not measurable" in text
     assert "None of the 200 target samples has a label." in text
     assert "Label some target pictures" in text
     assert "8 of 9 latent distances exceed the noise floor" in text
@@ -641,7 +642,7 @@ def test_nothing_confirmed_is_said_plainly() -> None:
     document = build_document(experiments=experiments, root_causes=[], recipe=d.Recipe())
     text = visible(render_page(document, build_evidence()))
     assert "Nothing is confirmed: all of the +0.312 is unexplained" in text
-    assert advice(document)[0].title == "Don't act on a hunch"
+    assert advice(document)[0].title == "Don’t act on a hunch"
 
 
 def test_advice_follows_the_document() -> None:
@@ -752,7 +753,7 @@ def test_map_draws_every_point_and_changes_projection_and_colour(page: str, visi
     show_map(seen)
     assert seen.page.locator("#map .scatterlayer .point").count() == 420
     before = seen.page.evaluate("document.querySelector('#map .plot').data[2].x")
-    seen.page.get_by_text("PCA", exact=True).click()
+    seen.page.get_by_role("radio", name="PCA").check()
     after = seen.page.evaluate("document.querySelector('#map .plot').data[2].x")
     assert before != after
     assert after == pytest.approx(
@@ -760,7 +761,7 @@ def test_map_draws_every_point_and_changes_projection_and_colour(page: str, visi
     )
     assert all(isinstance(colour, str) for colour in marker_colours(seen))
     for name, wanted in (("loss", 50), ("gap score", 50), ("group", 2)):
-        seen.page.locator("fieldset").get_by_text(name, exact=True).click()
+        seen.page.get_by_role("radio", name=name).check()
         assert len({colour for trace in marker_colours(seen) for colour in trace}) >= wanted
     assert HOSTILE[0] in seen.page.locator("#map-legend").inner_text()
     assert seen.errors == []

@@ -6,12 +6,14 @@ Belongs here: projection, painting, noise textures. Does not: what is painted (`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
+"""Numbers per pixel; float32 unless a numpy scalar makes them wider."""
 
 _TILE = 512
 _LUMA = np.array([0.3, 0.55, 0.15], np.float32)
@@ -74,12 +76,14 @@ class Canvas:
         return z, self.eye - (window.v - self.horizon) * (z / self.focal)
 
     def paint(
-        self, window: Window, inside: NDArray[np.bool_], colour: Array, class_id: int, z: ArrayLike = 0.0
+        self, window: Window, inside: NDArray[np.bool_], colour: Array, class_id: int, *, z: ArrayLike = 0.0
     ) -> None:
         """Set light and mask where `inside`; `colour` broadcasts to (height, width, 3), depth `z` adds haze."""
-        clear = np.exp(-np.asarray(z, np.float32) / self.visibility)[..., None]
-        seen = colour * clear + self.haze * (1 - clear)
-        np.copyto(self.light[window.rows, window.columns], seen, where=inside[..., None])
+        clear = np.exp(-np.asarray(z, np.float32) / np.float32(self.visibility))
+        light = self.light[window.rows, window.columns]
+        for channel in range(3):
+            seen = colour[..., channel] * clear + self.haze[channel] * (1 - clear)
+            np.copyto(light[..., channel], seen, where=inside)
         np.copyto(self.mask[window.rows, window.columns], np.uint8(class_id), where=inside)
 
     def shade(self, left: float, right: float, top: float, bottom: float, factor: float) -> None:
@@ -93,20 +97,28 @@ class Canvas:
         self.light[window.rows, window.columns] *= 1 - cover * np.float32(1 - factor)
 
 
-@lru_cache(maxsize=None)
+def overlay(picture: Array, colour: Array, where: NDArray[np.bool_]) -> None:
+    """Set pixels of a picture (height, width, 3) to a colour that broadcasts to it; channel by channel is fastest."""
+    for channel in range(3):
+        np.copyto(picture[..., channel], colour[..., channel], where=where)
+
+
+@cache
 def noise_tile(exponent: float) -> Array:
     """A periodic field (512, 512), mean 0 and σ 1, whose amplitude falls with frequency^exponent; the same always."""
     white = np.random.Generator(np.random.PCG64(7)).standard_normal((_TILE, _TILE))
     frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None]) * _TILE
     frequency[0, 0] = np.inf
     field = np.fft.irfft2(np.fft.rfft2(white) / frequency**exponent, s=white.shape)
-    return (field / field.std()).astype(np.float32)
+    tile: Array = (field / field.std()).astype(np.float32)
+    return tile
 
 
 def noise(exponent: float, rows: Array, columns: Array) -> Array:
     """The tile's values at coordinates in tile pixels, wrapped; rows and columns broadcast."""
-    tile = noise_tile(exponent)
-    return tile[rows.astype(np.int32) & (_TILE - 1), columns.astype(np.int32) & (_TILE - 1)]
+    wrapped = rows.astype(np.int32) & (_TILE - 1), columns.astype(np.int32) & (_TILE - 1)
+    values: Array = noise_tile(exponent)[wrapped]
+    return values
 
 
 def colour(*channels: float) -> Array:

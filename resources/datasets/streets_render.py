@@ -3,8 +3,11 @@
 Belongs here: composition of a scene and the camera's response. Does not: looks of single things (`streets_objects`).
 """
 
+# ruff: noqa: PLR2004  a street is laid out by measures, in metres and odds
+
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resources.datasets.base import IGNORE
-from resources.datasets.streets_canvas import Array, Canvas, colour, faded, jitter, noise
+from resources.datasets.streets_canvas import Array, Canvas, Window, colour, faded, jitter, noise, overlay
 from resources.datasets.streets_objects import (
     ROAD,
     SIDEWALK,
@@ -36,7 +39,7 @@ GENERATOR = 1
 
 _FAR = 130.0
 _NEAR = 4.0
-_GRASS = (colour(0.08, 0.14, 0.04), colour(0.2, 0.18, 0.08), colour(0.16, 0.13, 0.1))
+_GRASS = (colour(0.08, 0.14, 0.04), colour(0.2, 0.18, 0.08), colour(0.2, 0.17, 0.14))
 
 
 class _Thing(Protocol):
@@ -64,19 +67,19 @@ class _Street:
     @classmethod
     def draw(cls, scene: Scene, drive: np.random.Generator, rng: np.random.Generator) -> _Street:
         place = scene.place
-        densities = [
-            density.draw(drive, rng)
-            for density in (place.openness, place.vegetation, place.buildings, place.cars, place.people)
-        ]
+        openness, vegetation = place.openness.draw(drive, rng), place.vegetation.draw(drive, rng)
+        buildings = place.buildings.draw(drive, rng)
+        cars, people = place.cars.draw(drive, rng), place.people.draw(drive, rng)
         overcast = float(np.clip(drive.beta(1.2, 1.2) + 0.08 * rng.normal(), 0, 1))
         level = float(np.exp(0.08 * drive.normal() + 0.05 * rng.normal()))
         season = float(np.clip(drive.beta(1.2, 2.0) + 0.1 * rng.normal(), 0, 1))
         half = float(drive.uniform(3.2, 5.0))
         contrast = 0.35 * (1 - overcast) * float(rng.choice([-1, 1]))
         return cls(
-            rng, *densities, overcast, level, season,
+            rng=rng, openness=openness, vegetation=vegetation, buildings=buildings, cars=cars, people=people,
+            overcast=overcast, level=level, season=season,
             middle=-float(rng.uniform(0.2, 0.55)) * half, half=half,
-            pavement=float(rng.uniform(1.5, 4.0)) * (1 - 0.6 * densities[1]),
+            pavement=float(rng.uniform(1.5, 4.0)) * (1 - 0.75 * vegetation),
             sun=(0.95 + contrast, 0.95 - contrast),
         )  # fmt: skip
 
@@ -94,6 +97,24 @@ class _Lot:
     far: float
     kind: str
     setback: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """The pixels below the horizon: their depth `z` (height, 1) and metres right of the road's middle (height, width)."""
+
+    window: Window
+    z: Array
+    across: Array
+
+    def by_lot(self, lots: list[_Lot], values: Array) -> Array:
+        """Each pixel's value, (height, width, channels), from its lot's, (lots, channels)."""
+        sides = []
+        for side in (-1, 1):
+            mine = [index for index, lot in enumerate(lots) if lot.side == side]
+            last = np.searchsorted([lots[index].near for index in mine], self.z[:, 0], side="right") - 1
+            sides.append(values[mine][np.clip(last, 0, None)][:, None])
+        return np.where((self.across < 0)[..., None], *sides)
 
 
 def render(scene: str, seed: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -136,10 +157,12 @@ def _blurred(light: Array, sigma: float) -> Array:
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= taps.sum()
     for axis in (0, 1):
-        padded = np.pad(light, [(radius, radius) if axis == side else (0, 0) for side in range(3)], mode="edge")
         length = light.shape[axis]
-        parts = (np.float32(tap) * padded.take(range(i, i + length), axis) for i, tap in enumerate(taps))
-        light = np.sum(list(parts), axis=0, dtype=np.float32)
+        padded = np.pad(light, [(radius, radius) if axis == side else (0, 0) for side in range(3)], mode="edge")
+        shifted = [padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(len(taps))]
+        light = np.zeros_like(light)
+        for tap, part in zip(taps, shifted, strict=True):
+            light += np.float32(tap) * part
     return light
 
 
@@ -149,7 +172,7 @@ def _canvas(scene: Scene, street: _Street) -> Canvas:
     grey = faded(colour(0.55, 0.63, 0.72), street.overcast)
     return Canvas(
         light=np.zeros((*shape, 3), np.float32), mask=np.full(shape, SKY, np.uint8),
-        focal=scene.width / 2 / np.tan(np.radians(scene.camera.field_of_view / 2)),
+        focal=scene.width / 2 / math.tan(math.radians(scene.camera.field_of_view / 2)),
         centre=scene.width * float(0.5 + 0.04 * rng.normal()),
         horizon=scene.height * float(scene.camera.horizon + 0.015 * rng.normal()),
         eye=float(rng.uniform(1.35, 1.6)), haze=grey, visibility=float(rng.uniform(250, 600)),
@@ -162,7 +185,7 @@ def _lots(street: _Street, side: int) -> Iterator[_Lot]:
     while z < _FAR:
         width = float(rng.uniform(9, 24))
         draw = rng.random()
-        green = street.buildings + (1 - street.buildings) * (0.35 + 0.65 * street.vegetation)
+        green = street.buildings + (1 - street.buildings) * (0.4 + 0.6 * street.vegetation)
         kind = "built" if draw < street.buildings else "green" if draw < green else "paved"
         setback = float(rng.exponential(0.5 + 7 * street.openness**2)) if kind == "built" else 0.0
         yield _Lot(side, max(z, _NEAR), z + width, kind, setback)
@@ -195,56 +218,37 @@ def _paint_ground(canvas: Canvas, street: _Street, lots: list[_Lot]) -> None:
     beside = np.abs(across) - street.half
     grain = noise(0.4, z * 25, across * 25) * np.clip(14 / z, 0.15, 1)
     patches = noise(1.2, z * 6 + rng.uniform(0, 512), across * 10 + rng.uniform(0, 512))
-    everywhere = np.ones(across.shape, bool)
-    _paint_verges(canvas, street, lots)
-    paved = (beside < street.pavement) | _paved_lots(z, across, lots)
-    slabs = ((z % 1.2) < 0.08) | ((np.abs(across) % 1.2) < 0.08)  # noqa: PLR2004
+    ground = _Ground(window, z, across)
+    _paint_verges(canvas, street, lots, ground)
+    stony = np.array([[lot.kind == "paved" or (lot.kind == "built" and lot.setback < 2.5)] for lot in lots], np.float32)
+    paved = (beside < street.pavement) | (ground.by_lot(lots, stony)[..., 0] > 0)
+    slabs = ((z % 1.2) < 0.08) | ((np.abs(across) % 1.2) < 0.08)
     stone = jitter(rng, colour(0.29, 0.27, 0.25), 0.15, 0.04)
     texture = 1 + 0.12 * grain + 0.08 * patches - 0.25 * slabs * np.clip(1.5 - z / 14, 0, 1)
-    kerb = np.where((beside < 0.22)[..., None], np.float32(1.3), np.float32(1.0))  # noqa: PLR2004
-    canvas.paint(window, everywhere & paved, stone * texture[..., None] * kerb, SIDEWALK, z)
+    kerb = np.where((beside < 0.22)[..., None], np.float32(1.3), np.float32(1.0))
+    canvas.paint(window, paved, stone * texture[..., None] * kerb, SIDEWALK, z=z)
     asphalt = jitter(rng, colour(0.125, 0.125, 0.13), 0.15, 0.03) * (1 + 0.16 * grain + 0.12 * patches)[..., None]
-    asphalt = np.where(
-        _marks(street, z, across)[..., None], colour(0.5, 0.5, 0.47) * (1 + 0.1 * grain)[..., None], asphalt
-    )
-    canvas.paint(window, beside < 0, asphalt, ROAD, z)
+    overlay(asphalt, colour(0.5, 0.5, 0.47) * (1 + 0.1 * grain)[..., None], _marks(street, z, across))
+    canvas.paint(window, beside < 0, asphalt, ROAD, z=z)
 
 
-def _paved_lots(z: Array, across: Array, lots: list[_Lot]) -> NDArray[np.bool_]:
-    paved = np.zeros(across.shape, bool)
-    for lot in lots:
-        if lot.kind == "paved" or (lot.kind == "built" and lot.setback < 2.5):  # noqa: PLR2004
-            paved |= (z >= lot.near) & (z < lot.far) & (across * lot.side > 0)
-    return paved
-
-
-def _paint_verges(canvas: Canvas, street: _Street, lots: list[_Lot]) -> None:
-    """Grass, dry fields and bare soil where nothing is paved."""
-    height, width = canvas.mask.shape
-    window = canvas.window(0, width, canvas.horizon + 1, height)
-    if window is None:
-        return
-    rng = street.rng
-    z = canvas.focal * canvas.eye / (window.v - canvas.horizon)
-    across = (window.u - canvas.centre) * (z / canvas.focal) - street.middle
+def _paint_verges(canvas: Canvas, street: _Street, lots: list[_Lot], ground: _Ground) -> None:
+    """Grass, dry fields and bare soil wherever nothing is paved."""
+    rng, z, across = street.rng, ground.z, ground.across
     blades = noise(0.4, z * 20, across * 20)
     tufts = noise(1.2, z * 5 + rng.uniform(0, 512), across * 7)
     light = np.clip(1 + 0.3 * blades * np.clip(14 / z, 0.3, 1) + 0.25 * tufts, 0.2, 2.5)[..., None]
-    base = np.empty((*across.shape, 3), np.float32)
-    base[:] = jitter(rng, _GRASS[0], 0.2, 0.1)
-    for lot in lots:
-        kind = _GRASS[int(rng.choice(3, p=[0.5, 0.25, 0.25]))]
-        where = (z >= lot.near) & (z < lot.far) & (across * lot.side > 0)
-        np.copyto(base, jitter(rng, kind, 0.25, 0.12), where=where[..., None])
-    canvas.paint(window, np.ones(across.shape, bool), base * light, VEGETATION, z)
+    grounds = np.stack([jitter(rng, _GRASS[int(rng.choice(3, p=[0.5, 0.2, 0.3]))], 0.25, 0.12) for _ in lots])
+    base = ground.by_lot(lots, grounds)
+    canvas.paint(ground.window, np.ones(across.shape, bool), base * light, VEGETATION, z=z)
 
 
 def _marks(street: _Street, z: Array, across: Array) -> NDArray[np.bool_]:
     rng = street.rng
-    dashes = (np.abs(across) < 0.09) & ((z + rng.uniform(0, 8)) % 8 < 3.5)  # noqa: PLR2004
-    edges = (np.abs(np.abs(across) - street.half + 0.35) < 0.07) & (rng.random() < 0.6)  # noqa: PLR2004
-    crossing = float(rng.uniform(7, 30)) if rng.random() < 0.25 else np.inf  # noqa: PLR2004
-    zebra = (np.abs(z - crossing) < 1.6) & (across % 1.1 < 0.55)  # noqa: PLR2004
+    dashes = (np.abs(across) < 0.09) & ((z + rng.uniform(0, 8)) % 8 < 3.5)
+    edges = (np.abs(np.abs(across) - street.half + 0.35) < 0.07) & (rng.random() < 0.6)
+    crossing = float(rng.uniform(7, 30)) if rng.random() < 0.25 else np.inf
+    zebra = (np.abs(z - crossing) < 1.6) & (across % 1.1 < 0.55)
     marks: NDArray[np.bool_] = dashes | edges | zebra
     return marks
 
@@ -261,10 +265,13 @@ def _houses(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]
             continue
         x = _edge(street, lot.side, street.pavement + 0.3 + lot.setback)
         height = float(np.exp(rng.normal(np.log(15 - 11 * street.openness), 0.25)))
-        ivy = float(rng.random()) if rng.random() < 0.2 + 0.3 * street.vegetation else 0.0
+        ivy = float(rng.random()) if rng.random() < 0.3 else 0.0
         margin = float(rng.uniform(0, 1 + 5 * street.openness))
         far = max(lot.far - margin, lot.near + 0.7 * (lot.far - lot.near))
-        yield far, Building.draw(rng, x, lot.near, far, max(height, 3.2), ivy, street.light_at(x))
+        yield (
+            far,
+            Building.draw(rng, x=x, near=lot.near, far=far, height=max(height, 3.2), ivy=ivy, sun=street.light_at(x)),
+        )
 
 
 def _green(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]:
@@ -275,17 +282,17 @@ def _green(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]:
             x = _edge(street, side, float(rng.uniform(0.5, 1.0)) * street.pavement)
             yield z, Tree.draw(rng, x, z, street.season, street.light_at(x))
     for lot in lots:
-        planted = lot.kind == "green" or (lot.kind == "built" and lot.setback > 3)  # noqa: PLR2004
+        planted = lot.kind == "green" or (lot.kind == "built" and lot.setback > 3)
         if not planted:
             continue
         x = _edge(street, lot.side, street.pavement + 0.5)
         if rng.random() < 0.25 + 0.5 * street.vegetation:
             yield lot.far, Hedge(
-                x, lot.near, lot.far, float(rng.uniform(0.7, 2.2)), leaf_colour(rng, street.season),
+                x, lot.near, lot.far, float(rng.uniform(0.7, 2.8)), leaf_colour(rng, street.season),
                 float(rng.uniform(0, 512)), street.light_at(x),
             )  # fmt: skip
         if lot.kind == "green":
-            for _ in range(rng.poisson(0.5 + 4 * street.vegetation)):
+            for _ in range(rng.poisson(0.5 + 7 * street.vegetation)):
                 z = float(rng.uniform(max(lot.near, 7), max(lot.far, 9)))
                 beyond = _edge(street, lot.side, street.pavement + float(rng.uniform(1.5, 16)))
                 yield z, Tree.draw(rng, beyond, z, street.season, street.light_at(x))
@@ -307,23 +314,23 @@ def _traffic(street: _Street) -> Iterator[tuple[float, _Thing]]:
     rng = street.rng
     for side in (-1, 1):
         z = float(rng.uniform(5, 12))
-        while z < 80:  # noqa: PLR2004
-            if rng.random() < 0.7 * street.cars:
+        while z < 80:
+            if rng.random() < 0.85 * street.cars:
                 x = street.middle + side * (street.half - 0.95)
                 yield z, Car.draw(rng, x, z, side < 0, street.light_at(x))
             z += float(rng.uniform(5.5, 9))
     for _ in range(rng.poisson(2.5 * street.cars)):
         z = float(rng.uniform(9, 60))
-        oncoming = bool(rng.random() < 0.5)  # noqa: PLR2004
+        oncoming = bool(rng.random() < 0.5)
         x = street.middle + (-1 if oncoming else 1) * street.half * 0.42
         yield z, Car.draw(rng, x, z, oncoming, street.light_at(x))
 
 
 def _walkers(street: _Street) -> Iterator[tuple[float, _Thing]]:
     rng = street.rng
-    for _ in range(rng.poisson(10 * street.people)):
-        z = float(rng.uniform(4.5, 32))
-        crossing = rng.random() < 0.12  # noqa: PLR2004
+    for _ in range(rng.poisson(11 * street.people)):
+        z = float(rng.uniform(4.5, 25))
+        crossing = rng.random() < 0.12
         side = int(rng.choice([-1, 1]))
         x = _edge(street, side, float(rng.uniform(0.3, 1.0)) * street.pavement)
         x = street.middle + float(rng.uniform(-1, 1)) * street.half if crossing else x

@@ -81,7 +81,7 @@ class Scene:
 _CITY = Scene(
     place=Place(
         openness=Density(0.35),
-        vegetation=Density(0.22),
+        vegetation=Density(0.25),
         buildings=Density(0.82),
         cars=Density(0.45),
         people=Density(0.45),
@@ -90,9 +90,9 @@ _CITY = Scene(
 )
 _OTHER_CAMERA = Camera(gain=(1.25, 0.9, 0.55), offset=(0.02, 0.0, 0.03), exposure=0.6)
 _COUNTRYSIDE = Place(
-    openness=Density(0.65),
-    vegetation=Density(0.62),
-    buildings=Density(0.3),
+    openness=Density(0.6),
+    vegetation=Density(0.78),
+    buildings=Density(0.25),
     cars=Density(0.3),
     people=Density(0.3),
 )

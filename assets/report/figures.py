@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Figure = dict[str, Any]
 
+Projection = Literal["pca", "map"]
 SETS = ("reference", "holdout", "target")
 LIGHT = {
     "reference": "#98a2b3",
@@ -44,6 +45,7 @@ DARK = {
     "plain": "#98a2b3",
     "ink": "#e6eaf0",
 }
+PROJECTIONS: dict[Projection, str] = {"map": "t-SNE", "pca": "PCA"}
 SYMBOLS = {"reference": "circle-open", "holdout": "square", "target": "circle"}
 
 MAX_POINTS = 10_000  # what a browser draws as SVG without stalling; WebGL needs eval, which the page forbids
@@ -291,12 +293,12 @@ def drawn_points(latent: pl.DataFrame, limit: int = MAX_POINTS) -> pl.DataFrame:
     return drawn
 
 
-def has_projection(latent: pl.DataFrame, projection: Literal["pca", "map"]) -> bool:
+def has_projection(latent: pl.DataFrame, projection: Projection) -> bool:
     """Whether the points have coordinates in that projection."""
     return bool(np.isfinite(_column(latent, f"{projection}_x")).any())
 
 
-def latent_map(points: pl.DataFrame, projection: Literal["pca", "map"] = "map") -> Figure:
+def latent_map(points: pl.DataFrame, projection: Projection = "map") -> Figure:
     """The samples in two dimensions: one trace a set, each with a shape of its own; `customdata` is the row."""
     traces = []
     for name in SETS:
@@ -404,14 +406,15 @@ def _packed(pictures: Sequence[Image.Image | None], size: tuple[int, int], quali
 
 
 def png_latent_map(points: pl.DataFrame, title: str = "Latent map") -> bytes:
-    """`points` with columns set, x, y, as a PNG of less than 100 kB."""
+    """`points` with columns set and x, y (or map_x, map_y, as in the evidence), as a PNG of less than 100 kB."""
+    x, y = ("x", "y") if "x" in points.columns else ("map_x", "map_y")
     figure, axes = _canvas(title)
     for name in SETS:
         part = points.filter(pl.col("set") == name)
         if part.height:
             axes.scatter(
-                _column(part, "x"),
-                _column(part, "y"),
+                _column(part, x),
+                _column(part, y),
                 s=12 if points.height > CROWDED else 20,
                 c=LIGHT[name],
                 marker="s" if name == "holdout" else "o",

@@ -101,6 +101,12 @@ def percent_interval(bounds: tuple[float, float] | None) -> str:
     return UNDEFINED if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
 
 
+def sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", ":")) or not text else ".")
+
+
 def parameter(value: Any) -> str:
     """A fitted parameter, however it is nested; long lists are cut and say so."""
     if isinstance(value, float):
@@ -134,7 +140,7 @@ DISTANCES = {
         "k-NN AUROC",
         "How well the distance to the nearest reference samples tells target from holdout: 0.5 not at all, 1 always.",
     ),
-    "knn_test": Distance(
+    "knn_two_sample": Distance(
         "k-NN two-sample",
         "Share of a sample's nearest neighbours that come from its own set: high where the sets don’t mix.",
     ),
@@ -433,8 +439,8 @@ def map_data(points: pl.DataFrame) -> dict[str, Any]:
         "gap_score": _numbers(points["gap_score"]),
         "projections": {
             key: {axis: _numbers(points[f"{key}_{axis}"]) for axis in ("x", "y")}
-            for key in ("map", "pca")
-            if figures.has_projection(points, "pca" if key == "pca" else "map")
+            for key in figures.PROJECTIONS
+            if figures.has_projection(points, key)
         },
         "tile": sprites.tiles or [-1] * points.height,
         "sheets": [data_uri(sheet) for sheet in sprites.sheets],
@@ -493,7 +499,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     shown_trials = trials(document, evidence, drawn)
     columns = map_data(points)
     if columns["projections"]:
-        drawn["map"] = figures.latent_map(points, "map" if "map" in columns["projections"] else "pca")
+        drawn["map"] = figures.latent_map(points, next(iter(columns["projections"])))
     plotly, script = _plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     page = (
         _environment()
@@ -509,7 +515,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             figures_json=json_for_script({"figures": drawn, "light": figures.LIGHT, "dark": figures.DARK}),
             map_json=json_for_script(columns),
             has_map=bool(columns["projections"]),
-            projections=list(columns["projections"]),
+            projections={key: figures.PROJECTIONS[key] for key in columns["projections"]},
             points=points,
             waterfall=figures.waterfall_steps(document),
             waterfall_height=figures.waterfall_height,
@@ -551,6 +557,7 @@ def _environment() -> jinja2.Environment:
         "ci": interval,
         "ci_percent": percent_interval,
         "parameter": parameter,
+        "sentence": sentence,
         "data_uri": data_uri,
     }
     environment.globals |= {"distance": distance, "exceeds_floor": exceeds_floor, "plural": _count}

@@ -150,9 +150,12 @@ def build_evidence(samples: int = 420, labelled: bool = True, hostile: bool = Tr
     for i in range(6):
         seed = int(rng.integers(1 << 30))
         scene = street(np.random.default_rng(seed), (512, 256), 0.9)
-        label = street(np.random.default_rng(seed), (512, 256), 0.9, labels=True)
-        heat = Image.effect_noise((512, 256), 90).convert("L").point(lambda v: v // 2).convert("RGB")
-        prediction = label.rotate(3 + i, fillcolor=(70, 70, 70))
+        mask = street(np.random.default_rng(seed), (512, 256), 0.9, labels=True)
+        level = np.clip(np.asarray(Image.effect_noise((32, 16), 70).resize((512, 256))) / 255.0, 0, 1)
+        heat = Image.fromarray(
+            (255 * np.stack([np.clip(2 * level, 0, 1), np.clip(2 * level - 1, 0, 1), 0.2 * level], -1)).astype(np.uint8)
+        )
+        prediction = mask.rotate(3 + i, fillcolor=(70, 70, 70))
         worst.append(
             WorstSample(
                 sample_id=HOSTILE[i] if hostile and i % 2 == 0 else f"kitti_drive_0{i}/000{i:03d}",
@@ -161,7 +164,7 @@ def build_evidence(samples: int = 420, labelled: bool = True, hostile: bool = Tr
                 gap_score=1.02 - 0.05 * i,
                 conformal_p=0.0004 * (i + 1),
                 picture=encoded(scene),
-                label=encoded(label, "PNG") if labelled else None,
+                label=encoded(mask, "PNG") if labelled else None,
                 prediction=encoded(prediction, "PNG"),
                 loss_map=encoded(heat, "PNG") if labelled else None,
                 stands_out=["mean brightness 0.21, 2.9 sd below the holdout", HOSTILE[2]] if i else [],
@@ -681,6 +684,10 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def dismiss(self, dialog: Any) -> None:
+        self.errors.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -697,29 +704,39 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+def opened(browser: Any, folder: Path, page: str, **options: Any) -> Visit:
+    file = folder / "report.html"
+    file.write_text(page, encoding="utf-8")
+    visit = Visit(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options).new_page())
+    visit.page.on("console", lambda m: visit.errors.append(m.text) if m.type in {"error", "warning"} else None)
+    visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    visit.page.on("dialog", visit.dismiss)
+    visit.page.on("request", lambda request: visit.requests.append(request.url))
+    visit.page.add_init_script(
+        "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
+    )
+    visit.page.goto(file.as_uri())
+    return visit
+
+
+@pytest.fixture(scope="module")
+def desktop(browser: Any, page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+    visit = opened(browser, tmp_path_factory.mktemp("desktop"), page)
+    yield visit
+    visit.page.context.close()
+
+
 @pytest.fixture
 def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
-    contexts = []
+    visits: list[Visit] = []
 
-    def opened(page: str, **options: Any) -> Visit:
-        file = tmp_path / "report.html"
-        file.write_text(page, encoding="utf-8")
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
-        contexts.append(context)
-        visit = Visit(context.new_page())
-        visit.page.on("console", lambda m: visit.errors.append(m.text) if m.type in {"error", "warning"} else None)
-        visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
-        visit.page.on("dialog", lambda dialog: (visit.errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        visit.page.on("request", lambda request: visit.requests.append(request.url))
-        visit.page.add_init_script(
-            "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
-        )
-        visit.page.goto(file.as_uri())
-        return visit
+    def visit(page: str, **options: Any) -> Visit:
+        visits.append(opened(browser, tmp_path, page, **options))
+        return visits[-1]
 
-    yield opened
-    for context in contexts:
-        context.close()
+    yield visit
+    for one in visits:
+        one.page.context.close()
 
 
 def show_map(visit: Visit) -> None:
@@ -748,60 +765,57 @@ def test_hostile_names_are_inert_and_nothing_leaves_the_page(page: str, visit: C
     assert "# </script></code></pre>" in seen.page.locator("#recipe-source").inner_text()
 
 
-def test_map_draws_every_point_and_changes_projection_and_colour(page: str, visit: Callable[..., Visit]) -> None:
-    seen = visit(page)
-    show_map(seen)
-    assert seen.page.locator("#map .scatterlayer .point").count() == 420
-    before = seen.page.evaluate("document.querySelector('#map .plot').data[2].x")
-    seen.page.get_by_role("radio", name="PCA").check()
-    after = seen.page.evaluate("document.querySelector('#map .plot').data[2].x")
+def test_map_draws_every_point_and_changes_projection_and_colour(desktop: Visit) -> None:
+    show_map(desktop)
+    assert desktop.page.locator("#map .scatterlayer .point").count() == 420
+    before = desktop.page.evaluate("document.querySelector('#map .plot').data[2].x")
+    desktop.page.get_by_role("radio", name="PCA").check()
+    after = desktop.page.evaluate("document.querySelector('#map .plot').data[2].x")
     assert before != after
     assert after == pytest.approx(
         build_evidence().latent.filter(pl.col("set") == "target")["pca_x"].to_list(), rel=1e-3
     )
-    assert all(isinstance(colour, str) for colour in marker_colours(seen))
+    assert all(isinstance(colour, str) for colour in marker_colours(desktop))
     for name, wanted in (("loss", 50), ("gap score", 50), ("group", 2)):
-        seen.page.get_by_role("radio", name=name).check()
-        assert len({colour for trace in marker_colours(seen) for colour in trace}) >= wanted
-    assert HOSTILE[0] in seen.page.locator("#map-legend").inner_text()
-    assert seen.errors == []
+        desktop.page.get_by_role("radio", name=name).check()
+        assert len({colour for trace in marker_colours(desktop) for colour in trace}) >= wanted
+    assert HOSTILE[0] in desktop.page.locator("#map-legend").inner_text()
+    assert desktop.errors == []
 
 
-def test_hover_and_arrow_keys_show_the_sample(page: str, visit: Callable[..., Visit]) -> None:
-    seen = visit(page)
-    show_map(seen)
-    card = seen.page.locator("#map-card")
+def test_hover_and_arrow_keys_show_the_sample(desktop: Visit) -> None:
+    show_map(desktop)
+    card = desktop.page.locator("#map-card")
     assert card.is_hidden()
-    box = seen.page.locator("#map .scatterlayer .trace").nth(2).locator(".point").nth(40).bounding_box()
-    seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    box = desktop.page.locator("#map .scatterlayer .trace").nth(2).locator(".point").nth(40).bounding_box()
+    desktop.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     card.wait_for(state="visible")
     assert "loss" in card.inner_text()
     image = card.locator("img")
     assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
     assert image.get_attribute("alt") == f"Picture of {card.locator('.id').inner_text()}"
-    seen.page.locator("#map").focus()
-    seen.page.keyboard.press("ArrowRight")
-    first = seen.page.locator("#map-status").inner_text()
-    seen.page.keyboard.press("ArrowRight")
-    assert seen.page.locator("#map-status").inner_text() != first
+    desktop.page.locator("#map").focus()
+    desktop.page.keyboard.press("ArrowRight")
+    first = desktop.page.locator("#map-status").inner_text()
+    desktop.page.keyboard.press("ArrowRight")
+    assert desktop.page.locator("#map-status").inner_text() != first
     assert "target" in first
-    seen.page.keyboard.press("Escape")
+    desktop.page.keyboard.press("Escape")
     assert card.is_hidden()
-    assert seen.errors == []
+    assert desktop.errors == []
 
 
-def test_tables_sort_by_click_and_by_keyboard(page: str, visit: Callable[..., Visit]) -> None:
-    seen = visit(page)
-    table = seen.page.locator("#loss-gap table.sortable")
+def test_tables_sort_by_click_and_by_keyboard(desktop: Visit) -> None:
+    table = desktop.page.locator("#loss-gap table.sortable")
     head = table.locator("thead th", has_text="IoU source")
     column = "rows => rows.map(r => r.cells[1].dataset.value)"
     head.locator("button").focus()
-    seen.page.keyboard.press("Enter")
+    desktop.page.keyboard.press("Enter")
     values = table.locator("tbody tr").evaluate_all(column)
     assert head.get_attribute("aria-sort") == "descending"
     assert values[-1] == ""
     assert [float(v) for v in values[:-1]] == sorted((float(v) for v in values[:-1]), reverse=True)
-    seen.page.keyboard.press("Space")
+    desktop.page.keyboard.press("Space")
     values = table.locator("tbody tr").evaluate_all(column)
     assert head.get_attribute("aria-sort") == "ascending"
     assert values[-1] == ""
@@ -809,27 +823,26 @@ def test_tables_sort_by_click_and_by_keyboard(page: str, visit: Callable[..., Vi
     table.locator("thead button", has_text="Class").click()
     names = table.locator("tbody th").all_inner_texts()
     assert [name.strip() for name in names] == ["<b>train</b>", *sorted(set(CLASSES) - {"<b>train</b>"})]
-    long = seen.page.locator("table.long tbody tr:visible")
+    long = desktop.page.locator("table.long tbody tr:visible")
     assert long.count() == 15
-    seen.page.get_by_role("button", name="Show all 22").click()
+    desktop.page.get_by_role("button", name="Show all 22").click()
     assert long.count() == 22
 
 
-def test_details_pictures_and_recipe_open(page: str, visit: Callable[..., Visit]) -> None:
-    seen = visit(page)
-    details = seen.page.locator("#experiment-1 details")
+def test_details_pictures_and_recipe_open(desktop: Visit) -> None:
+    details = desktop.page.locator("#experiment-1 details")
     details.locator("summary").focus()
-    seen.page.keyboard.press("Enter")
+    desktop.page.keyboard.press("Enter")
     assert details.get_by_text("gamma").is_visible()
     details.locator(".plot .scatterlayer path").first.wait_for(state="attached")
     assert details.locator(".plot .scatterlayer .trace").count() == 6
-    seen.page.locator("#worst button.zoom").first.click()
-    assert seen.page.locator("dialog img").is_visible()
-    seen.page.keyboard.press("Escape")
-    assert seen.page.locator("dialog img").is_hidden()
-    seen.page.locator("#copy-recipe").click()
-    seen.page.wait_for_function("document.getElementById('copy-recipe').textContent != 'Copy'")
-    assert seen.errors == []
+    desktop.page.locator("#worst button.zoom").first.click()
+    assert desktop.page.locator("dialog img").is_visible()
+    desktop.page.keyboard.press("Escape")
+    assert desktop.page.locator("dialog img").is_hidden()
+    desktop.page.locator("#copy-recipe").click()
+    desktop.page.wait_for_function("document.getElementById('copy-recipe').textContent != 'Copy'")
+    assert desktop.errors == []
 
 
 @pytest.mark.parametrize("build", [build_document, unlabelled_document])
@@ -855,6 +868,7 @@ def test_dark_scheme_recolours_the_plots(page: str, visit: Callable[..., Visit])
     assert seen.errors == []
 
 
+@pytest.mark.slow
 def test_five_thousand_samples_stay_under_fifteen_megabytes(visit: Callable[..., Visit]) -> None:
     evidence = build_evidence(samples=5_000)
     rng = np.random.default_rng(0)

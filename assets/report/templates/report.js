@@ -313,5 +313,7 @@
   }, { rootMargin: "-20% 0px -75% 0px" });
   document.querySelectorAll("main > section").forEach((section) => reader.observe(section));
 
-  addEventListener("hashchange", () => document.querySelector(`${location.hash} details`)?.setAttribute("open", ""));
+  const openLinked = () => element(location.hash.slice(1))?.closest(".trials tbody")?.querySelector("details").setAttribute("open", "");
+  addEventListener("hashchange", openLinked);
+  openLinked();
 })();

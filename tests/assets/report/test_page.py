@@ -831,6 +831,8 @@ def test_tables_sort_by_click_and_by_keyboard(desktop: Visit) -> None:
 
 def test_details_pictures_and_recipe_open(desktop: Visit) -> None:
     details = desktop.page.locator("#experiment-1 details")
+    desktop.page.get_by_role("link", name="Defocus blur").click()
+    assert desktop.page.locator("#experiment-2 details").get_attribute("open") is not None
     details.locator("summary").focus()
     desktop.page.keyboard.press("Enter")
     assert details.get_by_text("gamma").is_visible()

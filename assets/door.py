@@ -56,7 +56,7 @@ def result(
     plots: Mapping[str, bytes] | None = None,
     sample: pl.DataFrame | None = None,
 ) -> dg.MaterializeResult[Any]:
-    """A materialisation with its data version, row counts, figures as plain numbers, plots as small PNGs, a few rows."""
+    """A materialisation with its data version, row counts, figures as numbers, plots as small PNGs, a few rows."""
     metadata: dict[str, Any] = {}
     if change is not None:
         metadata.update({f"rows_{name}": count for name, count in change.counts().items()})

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import json
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,7 +69,7 @@ def definition_version(definition: type | Any) -> str:
     return fingerprint(sorted((name, _dump(definitions[name])) for name in found))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_code(name: str) -> str:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:

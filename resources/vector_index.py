@@ -33,7 +33,8 @@ def normalised(vectors: NDArray[Any]) -> Vectors:
     """Rows scaled to unit length, float32, C order; rows of zeros stay zero."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    units: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return units
 
 
 @dataclass

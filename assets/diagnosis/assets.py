@@ -1,7 +1,5 @@
 """Door of diagnosis: the loss gap, trait shifts and ranked hypotheses of a target."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +11,15 @@ from assets.diagnosis.gather import Sides, read_sides
 from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypotheses
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
-from assets.scoring.assets import holdout_scores
-from assets.traits.assets import catalogue
+from assets.scoring.sets import holdout_scores
+from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.loss_gap", "assets.diagnosis.shifts",
-        "assets.statistics.effect_sizes", "assets.statistics.multiplicity", "assets.statistics.resampling",
+CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.loss_gap",
+        "assets.diagnosis.shifts", "assets.statistics.effect_sizes", "assets.statistics.multiplicity",
+        "assets.statistics.resampling",
         "assets.statistics.segmentation", "assets.statistics.shifts")  # fmt: skip
 
 
@@ -58,7 +57,10 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
 def _shifts(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> pl.DataFrame:
     traits = catalogue(config).traits
     holdout = joined_traits(
-        store.table("source", "traits").read(), sides.source_manifest, holdout_scores(store, config), "holdout"
+        store.table("source", "traits").read(),
+        sides.source_manifest,
+        holdout_scores(store, config.statistics),
+        "holdout",
     )
     target = joined_traits(
         store.table(key, "traits").read(), sides.target_manifest, store.table(key, "gap_scores").read(), "target"

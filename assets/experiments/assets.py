@@ -1,7 +1,5 @@
 """Doors of experiments: one output a hypothesis, and the target's verdicts with the recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ from assets.experiments.registry import SHARED_CODE, Experiment
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
 from assets.scoring.neighbours import reference_latents
+from assets.scoring.sets import index_folder
 from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
@@ -72,7 +71,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
     code = fingerprint(code_version(*VERDICT_CODE), vars(rules))
     spec = door.spec(
         [key, "verdicts"],
-        description="Confirmed, refuted, inconclusive or skipped: every experiment judged; the recipe; what is unexplained.",
+        description="Every experiment judged (confirmed, refuted, inconclusive, skipped), the recipe, the unexplained.",
         code_version=code, kinds=["polars"],
         deps=[[key, "experiments", name] for name in by_id]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "embeddings")]
@@ -110,12 +109,12 @@ def _judge(
     tried = [name for name, summary in summaries.items() if not summary.get("skipped")]
     if not tried:
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
-                "unexplained": {"value": None, "ci95": None}, "recipe_source": ""}  # fmt: skip
+                "unexplained": {"value": None, "ci95": None}, "recipe_source": "", "root_causes": []}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
     k = config.statistics.neighbours
-    reference = reference_latents(*latents, k, store.path("index", "reference").parent)
+    reference = reference_latents(*latents, k, index_folder(store))
     judged, gap = judge_all(campaign, rows, store.table(key, "gap_scores").read(), reference, k, rules)
     confirmed = [by_id[row["experiment"]] for row in judged if row["verdict"] == "confirmed"]
     confirmed.sort(key=lambda experiment: -_strength(judged, experiment.id))

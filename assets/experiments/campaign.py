@@ -1,4 +1,4 @@
-"""A target's experiments as a whole: fit sets from tables, stale rows of all experiments run together, figures gathered.
+"""A target's experiments as a whole: fit sets from tables, stale rows run together, figures gathered.
 
 Belongs here: what the doors call, between the store and the plain functions of trials, verdicts and recipe.
 Does not: operators, statistics, Dagster.
@@ -32,8 +32,8 @@ from assets.experiments.reweight import ClassShare
 from assets.experiments.trial import (
     SIDES,
     TRIAL_SCHEMA,
-    Fitted,
     FitSets,
+    Fitted,
     Role,
     Side,
     Trial,
@@ -139,12 +139,12 @@ def run_experiments(
     counts: dict[str, dict[str, int]] = {}
     for experiment in experiments:
         fitted, table = fits[experiment.id], tables[experiment.id]
-        roles = [role for role in SIDES if role in fitted.parameters or role == "plain" and _crops(fitted)]
+        roles = [role for role in SIDES if role in fitted.parameters or (role == "plain" and _crops(fitted))]
         wanted = wanted_rows(fitted, samples, campaign.model.fingerprint, experiment.code(), roles)
         change, prints = table.diff(wanted), dict(wanted.iter_rows())
         counts[experiment.id] = change.counts()
         if isinstance(experiment.operator, ReweightOperator):
-            _reweight(fitted, table, change.stale, prints, campaign, samples)
+            _reweight(fitted, table, change.stale, prints, campaign)
         elif change.stale:
             predictors = build_predictors(fitted, campaign.model, sets)
             trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
@@ -165,8 +165,7 @@ def _crops(fitted: Fitted) -> bool:
 
 
 def _reweight(
-    fitted: Fitted, table: SampleTable, stale: list[str], prints: dict[str, str], campaign: Campaign,
-    samples: dict[Side, pl.DataFrame],
+    fitted: Fitted, table: SampleTable, stale: list[str], prints: dict[str, str], campaign: Campaign
 ) -> None:  # fmt: skip
     evaluations = {"target": campaign.sides.target, "holdout": campaign.sides.holdout}
     roles: list[Role] = ["normalised", "sham", "control", "imitated"]

@@ -32,7 +32,7 @@ def _aspects(destination: SetStatistics, origin: SetStatistics) -> tuple[float, 
 
 
 class AspectWindows:
-    """Windows of the destination's aspect that cover the picture, overlapping; nothing is stretched, nothing left out."""
+    """Windows of the destination's aspect that cover the picture, overlapping: nothing is stretched or left out."""
 
     def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
         """The aspect (width / height) of the windows."""
@@ -132,7 +132,7 @@ class AspectCrop:
 
 
 def cut(image: NDArray[np.uint8], window: Window, input_size: tuple[int, int], fill: tuple[float, ...]) -> Tensor:
-    """One window of a picture (uint8 h, w, 3) at the model's input (3, H, W); outside the picture it is `fill` (0..1)."""
+    """One window of a picture (uint8 h, w, 3) at the model's input (3, H, W); `fill` (0..1) outside the picture."""
     height, width = image.shape[:2]
     inside = image[max(window.top, 0) : min(window.bottom, height), max(window.left, 0) : min(window.right, width)]
     size = (window.bottom - window.top, window.right - window.left)
@@ -211,4 +211,4 @@ def _starts(length: int, window: int) -> list[int]:
 def _area_share(parameters: Parameters) -> float:
     """Share of a picture of the present aspect that the largest window of the wanted aspect has."""
     ratio = parameters["aspect"] / parameters["present"]
-    return round(min(ratio, 1 / ratio), 4)
+    return float(round(min(ratio, 1 / ratio), 4))

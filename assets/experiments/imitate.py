@@ -44,7 +44,8 @@ class Blur:
 
         sigma = parameters["sigma"]
         size = 2 * int(np.ceil(3 * sigma)) + 1
-        return gaussian_blur(batch, [size, size], [sigma, sigma])
+        blurred: Tensor = gaussian_blur(batch, [size, size], [sigma, sigma])
+        return blurred
 
 
 def trait_residual(pictures: Tensor, destination: SetStatistics) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BATCH = 8
+FEWEST_PICTURES = 8
 
 
 class BatchNormReestimation:
@@ -36,20 +37,22 @@ class BatchNormReestimation:
         layers = [layer for layer in network.modules() if _is_batch_norm(layer)]
         if not layers:
             raise NotApplicable("the network has no batch-norm layers")
-        source = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]  # type: ignore[operator, union-attr]
-        _estimate(network, layers, [model.normalised(part) for part in fit_pictures.split(BATCH)])
+        if len(fit_pictures) < FEWEST_PICTURES:
+            raise NotApplicable(f"{len(fit_pictures)} pictures to re-estimate on, at least {FEWEST_PICTURES} are needed")
+        source = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+        _estimate(network, layers, [model.normalised(part) for part in torch.split(fit_pictures, BATCH)])
         order = torch.Generator().manual_seed(0)
         for layer, (mean, variance) in zip(layers, source, strict=True):
-            mean_shift = layer.running_mean - mean  # type: ignore[operator]
-            log_shift = torch.log((layer.running_var + layer.eps) / (variance + layer.eps))  # type: ignore[operator]
+            mean_shift = layer.running_mean - mean
+            log_shift = torch.log((layer.running_var + layer.eps) / (variance + layer.eps))
             if sham:
                 permuted = torch.randperm(len(mean), generator=order).to(mean.device)
-                relative = mean_shift / (variance + layer.eps).sqrt()  # type: ignore[operator]
-                mean_shift = relative[permuted] * (variance + layer.eps).sqrt()  # type: ignore[operator]
+                relative = mean_shift / (variance + layer.eps).sqrt()
+                mean_shift = relative[permuted] * (variance + layer.eps).sqrt()
                 log_shift = log_shift[permuted]
-            target_variance = (variance + layer.eps) * log_shift.exp() - layer.eps  # type: ignore[operator]
-            layer.running_mean = mean + self.share * mean_shift  # type: ignore[assignment]
-            layer.running_var = ((1 - self.share) * variance + self.share * target_variance).clamp(min=0)  # type: ignore[assignment]
+            target_variance = (variance + layer.eps) * log_shift.exp() - layer.eps
+            layer.running_mean = mean + self.share * mean_shift
+            layer.running_var = ((1 - self.share) * variance + self.share * target_variance).clamp(min=0)
         version = fingerprint(model.fingerprint, "batch_norm", self.share, sham, float(fit_pictures.double().sum()))
         return SegmentationModel(network, model.config, model.class_count, version, str(model.device))
 

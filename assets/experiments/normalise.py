@@ -72,7 +72,8 @@ class HistogramMatching:
         low = position.floor().long().clamp(max=table.shape[1] - 2)
         rows = table[:, None, None].expand(*batch.shape[1:], -1).expand(batch.shape[0], -1, -1, -1, -1)
         below, above = (rows.gather(-1, index[..., None])[..., 0] for index in (low, low + 1))
-        return below + (above - below) * (position - low)
+        mapped: Tensor = below + (above - below) * (position - low)
+        return mapped
 
 
 class Exposure:
@@ -89,7 +90,8 @@ class Exposure:
 
     def apply(self, batch: Tensor, parameters: Parameters) -> Tensor:
         """Raise to γ and scale."""
-        return (batch.clamp(0, 1) ** parameters["gamma"] * parameters["gain"]).clamp(0, 1)
+        exposed: Tensor = batch.clamp(0, 1) ** parameters["gamma"] * parameters["gain"]
+        return exposed.clamp(0, 1)
 
 
 class Sharpness:
@@ -115,7 +117,8 @@ class Sharpness:
         """Add the detail that a Gaussian of one pixel removes, times the amount."""
         from torchvision.transforms.functional import gaussian_blur
 
-        return (batch + parameters["amount"] * (batch - gaussian_blur(batch, [5, 5], [1.0, 1.0]))).clamp(0, 1)
+        sharpened: Tensor = batch + parameters["amount"] * (batch - gaussian_blur(batch, [5, 5], [1.0, 1.0]))
+        return sharpened.clamp(0, 1)
 
 
 def _match(origin: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -124,7 +127,8 @@ def _match(origin: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray
     cumulative_o = (np.cumsum(origin) - origin / 2) / max(origin.sum(), 1)
     cumulative_d = (np.cumsum(destination) - destination / 2) / max(destination.sum(), 1)
     occupied = destination > 0
-    return np.interp(cumulative_o, cumulative_d[occupied], levels[occupied])
+    matched: NDArray[np.float64] = np.interp(cumulative_o, cumulative_d[occupied], levels[occupied])
+    return matched
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

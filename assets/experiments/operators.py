@@ -25,7 +25,7 @@ Parameters = dict[str, Any]
 """What a fit learned: JSON values only, so that it can be hashed, stored and exported."""
 
 
-class NotApplicable(Exception):  # noqa: N818
+class NotApplicable(Exception):
     """A fit found nothing to do; the message says why and becomes the reason for skipping."""
 
 

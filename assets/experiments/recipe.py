@@ -104,7 +104,7 @@ def changed_statistics(statistics: SetStatistics, maps: list[tuple[PictureOperat
     from assets.traits.measure import measure_pictures
 
     pictures = _apply(maps, statistics.pictures)
-    traits = pl.DataFrame({name: values for name, values in measure_pictures(pictures).items()})
+    traits = pl.DataFrame(dict(measure_pictures(pictures)))
     shape = statistics.traits.head(len(pictures)).select("aspect_ratio")
     histogram = channel_histogram(pictures).sum(0).cpu().numpy().astype(np.int64)
     return SetStatistics(histogram, pl.concat([traits, shape], how="horizontal"), lambda: pictures)
@@ -148,7 +148,7 @@ class Joint:
 
 
 def joint_effect(rows: pl.DataFrame, target: pl.DataFrame, gap: GapDraws, weights: Floats | None) -> Joint:
-    """Share of the gap that rows (role 'normalised') close, their pixels weighted by class where content counts, too."""
+    """Share of the gap that rows (role 'normalised') close, pixels weighted by class where content counts."""
     paired = pair(rows, "normalised", target)
     if paired is None:
         return Joint(0.0, None, math.nan)
@@ -178,20 +178,20 @@ def rake(operators: Sequence[ClassShare], destination: Floats, origin: Floats) -
 
 
 def recipe_source(stack: Stack, target: str) -> str:
-    """The recipe as a Python file that needs torch and torchvision alone: a transform, and a model wrapper for windows."""
+    """The recipe as a Python file that needs torch and torchvision alone: a transform, a model wrapper for windows."""
     maps = stack.maps()
     windows = [step for step in stack.steps if isinstance(step.experiment.operator, WindowOperator)]
     models = [step for step in stack.steps if isinstance(step.experiment.operator, ModelOperator)]
     parts = [_HEADER.format(target=target, model_note=_model_note(models))]
-    for operator in {type(operator): operator for operator, _ in maps}.values():
-        parts.append(f"class {type(operator).__name__}:\n{inspect.getsource(type(operator).apply)}")
+    kinds: list[Any] = list(dict.fromkeys(type(operator) for operator, _ in maps))
+    parts += [f"class {kind.__name__}:\n{inspect.getsource(kind.apply)}" for kind in kinds]
     steps = ", ".join(f"({type(operator).__name__}(), {json.dumps(parameters)})" for operator, parameters in maps)
     parts.append(_TRANSFORM.format(steps=f"[{steps}]"))
     if windows:
         from assets.experiments import geometry
 
-        used = type(windows[0].experiment.operator)
-        helpers = [geometry._cover, geometry._starts, geometry._fitting, geometry._taper]
+        used: Any = type(windows[0].experiment.operator)
+        helpers: list[Any] = [geometry._cover, geometry._starts, geometry._fitting, geometry._taper]
         parts += [f"OVERLAP = {geometry.OVERLAP}", *(inspect.getsource(helper) for helper in helpers)]
         parts.append(f"class {used.__name__}:\n{inspect.getsource(used.windows)}")
         parts.append(inspect.getsource(geometry.stitch))
@@ -225,8 +225,8 @@ def _model_note(models: list[Step]) -> str:
     if not models:
         return ""
     return (
-        "\nThe recipe also changes the model: batch-norm statistics re-estimated on the target. The changed weights lie\n"
-        "beside this file as recipe-model.safetensors.\n"
+        "\nThe recipe also changes the model: batch-norm statistics re-estimated on the target. The changed weights\n"
+        "lie beside this file as recipe-model.safetensors.\n"
     )
 
 

@@ -48,7 +48,7 @@ SHARED_CODE = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """A hypothesis and what tries it: `operator` on the target, `imitation` on the source holdout; one may be missing."""
+    """A hypothesis and what tries it: `operator` on the target, `imitation` on the holdout; one may be missing."""
 
     hypothesis: Hypothesis
     operator: Operator | None

@@ -29,7 +29,7 @@ class ClassShare:
     class_index: int
 
     def fit(self, destination: Floats, origin: Floats) -> Parameters:
-        """ρ from labelled pixels (n, C) of both sets. Raises NotApplicable where shares agree or the class is absent."""
+        """ρ from labelled pixels (n, C) of both sets. Raises NotApplicable where shares agree or there are none."""
         wanted = float(_shares(destination)[:, self.class_index].mean())
         present = _shares(origin)[:, self.class_index]
         return {"class_index": self.class_index, "odds": _odds(present, wanted), "wanted_share": round(wanted, 6)}
@@ -56,7 +56,7 @@ class ClassShare:
 
 
 def weighted_losses(loss_sum: Floats, pixels: Floats, weights: Floats) -> Floats:
-    """Each sample's mean loss with its pixels weighted by class: Σ w_c L_c / Σ w_c n_c. (n, C), (n, C), (C,) -> (n,)."""
+    """Each sample's mean loss under class weights: Σ w_c L_c / Σ w_c n_c. (n, C), (n, C), (C,) -> (n,)."""
     mass = pixels @ weights
     losses: Floats = np.divide(loss_sum @ weights, mass, out=np.full(len(mass), np.nan), where=mass > 0)
     return losses

@@ -7,7 +7,8 @@ Does not: operators themselves, judging (`verdict.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -170,10 +171,9 @@ def _fit_operator(operator: object, sets: FitSets) -> dict[str, Parameters]:
         return {}
     fitted = {"normalised": operator.fit(sets.reference, sets.target_fit)}
     fitted["sham"] = operator.sham(fitted["normalised"]) if isinstance(operator, WindowOperator) else {}
-    try:
+    # Where there is nothing to undo between two halves of one set, the control is unharmed by definition.
+    with suppress(NotApplicable):
         fitted["control"] = operator.fit(sets.holdout_fit, sets.holdout_report)
-    except NotApplicable:
-        pass  # between two halves of one set there is nothing to undo: the control is unharmed by definition
     return fitted
 
 
@@ -202,28 +202,32 @@ def _residuals(
 
 def build_predictors(fitted: Fitted, model: SegmentationModel, sets: FitSets) -> dict[Role, Predictor]:
     """Predictors of all roles that were fitted; re-weighting has none, it needs no forward."""
-    found: dict[Role, Predictor] = {}
     operator, imitation, parameters = fitted.experiment.operator, fitted.experiment.imitation, fitted.parameters
+    found: dict[Role, Predictor] = {}
     if isinstance(operator, ModelOperator):
         found["normalised"] = Predictor(operator.adapt(model, sets.target_fit.pictures))
         found["sham"] = Predictor(operator.adapt(model, sets.target_fit.pictures, sham=True))
         found["control"] = Predictor(operator.adapt(model, sets.holdout_fit.pictures))
-    elif isinstance(operator, PictureOperator):
-        for role in ("normalised", "control"):
+    elif isinstance(operator, PictureOperator | WindowOperator):
+        fitted_roles: tuple[Role, ...] = ("normalised", "sham", "control")
+        for role in fitted_roles:
             if role in parameters:
-                found[role] = Predictor(model, _mapped(operator, parameters[role]))
-        if "normalised" in parameters:
-            found["sham"] = Predictor(model, _sham(operator, parameters["normalised"]))
-    elif isinstance(operator, WindowOperator):
-        for role in ("normalised", "sham", "control"):
-            if role in parameters:
-                found[role] = Predictor(model, windows=_windows(operator, parameters[role]))
-    if "imitated" in parameters and isinstance(imitation, PictureOperator):
-        found["imitated"] = Predictor(model, _mapped(imitation, parameters["imitated"]))
-    elif "imitated" in parameters and isinstance(imitation, WindowOperator):
-        found["imitated"] = Predictor(model, windows=_windows(imitation, parameters["imitated"]))
-        found["plain"] = Predictor(model, windows=_windows(imitation, parameters["imitated"]), keep_plain=True)
+                found[role] = _predictor(operator, role, parameters, model)
+    if "imitated" in parameters and isinstance(imitation, PictureOperator | WindowOperator):
+        found["imitated"] = _predictor(imitation, "imitated", parameters, model)
+        if isinstance(imitation, WindowOperator):
+            found["plain"] = replace(found["imitated"], keep_plain=True)
     return found
+
+
+def _predictor(
+    operator: PictureOperator | WindowOperator, role: Role, parameters: dict[str, Parameters], model: SegmentationModel
+) -> Predictor:
+    if isinstance(operator, WindowOperator):
+        return Predictor(model, windows=_windows(operator, parameters[role]))
+    if role == "sham":
+        return Predictor(model, _sham(operator, parameters["normalised"]))
+    return Predictor(model, _mapped(operator, parameters[role]))
 
 
 def wanted_rows(
@@ -253,7 +257,7 @@ def run_trials(trials: list[Trial], load: Callable[[Side, list[str]], Iterator[B
             for trial in due:
                 stale = [picture for picture in batch.pictures if picture.sample_id in trial.stale]
                 if stale:
-                    rows = [row for row in _run(trial, stale)]
+                    rows = list(_run(trial, stale))
                     trial.table.upsert(pl.DataFrame(rows, schema=TRIAL_SCHEMA), new=trial.change.new)
                     forwards += len(stale)
     return forwards

@@ -231,9 +231,9 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
         found.append(f"p = {figures.q_value:.3f} after correction")
     if figures.beats_sham is not None and figures.beats_sham[0] <= 0:
         found.append("a sham of the same size does as well")
-    if figures.control_ci95 is not None and figures.control_ci95[0] > 0:
-        if figures.control_delta > rules.smallest_effect * gap:
-            found.append(f"it harms the control by {figures.control_delta:.3f}")
+    harmed = figures.control_ci95 is not None and figures.control_ci95[0] > 0
+    if harmed and figures.control_delta > rules.smallest_effect * gap:
+        found.append(f"it harms the control by {figures.control_delta:.3f}")
     if figures.ci95 is not None and figures.induced_ci95 is not None and figures.induced_ci95[0] <= 0:
         low, high = figures.induced_ci95
         found.append(

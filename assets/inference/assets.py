@@ -1,7 +1,5 @@
 """Doors of inference: `source/model`, and `embeddings` with `evaluation`, which share one forward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,18 +25,21 @@ def build_model(config: GapConfig) -> list[Any]:
     """`source/model`: the checkpoint, checked and copied into the store, or a network trained on the reference."""
     trained = config.model.checkpoint is None
     settings = config.model.model_dump(mode="json", exclude={"checkpoint"} | (set() if trained else {"training"}))
+    code = code_version(*(TRAINING_CODE if trained else MODEL_CODE))
     spec = door.spec(
         ["source", "model"],
         description=f"{config.model.architecture} with {config.model.encoder}, "
         + ("trained here on the source's reference." if trained else "from the config's checkpoint."),
-        code_version=fingerprint(code_version(*(TRAINING_CODE if trained else MODEL_CODE)), settings, config.class_names),
+        code_version=fingerprint(code, settings, config.class_names),
         kinds=["pytorch"], deps=[["source", "manifest" if trained else "checkpoint"]],
     )  # fmt: skip
 
     @dg.multi_asset(name="source__model", specs=[spec], pool="gpu")
     def model(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]) -> dg.MaterializeResult[Any]:
         version, loss = _make_model(config, store, engine)
-        return door.result(["source", "model"], version=version, figures={"fingerprint": version, "training_loss": loss})
+        return door.result(
+            ["source", "model"], version=version, figures={"fingerprint": version, "training_loss": loss}
+        )
 
     return [model]
 
@@ -68,8 +69,14 @@ def build(config: GapConfig, key: str) -> list[Any]:
     code = code_version(*PASS_CODE)
     deps = [[key, "manifest"], ["source", "model"]]
     names = {
-        "embeddings": ("Latent vectors of every sample: whole picture, class regions, encoder stages.", EMBEDDING_SCHEMA),
-        "evaluation": ("Loss, confusion, confidence and calibration of every sample, as exact sums.", EVALUATION_SCHEMA),
+        "embeddings": (
+            "Latent vectors of every sample: whole picture, class regions, encoder stages.",
+            EMBEDDING_SCHEMA,
+        ),
+        "evaluation": (
+            "Loss, confusion, confidence and calibration of every sample, as exact sums.",
+            EVALUATION_SCHEMA,
+        ),
     }
     specs = [
         door.spec([key, name], description=text, code_version=code, kinds=["pytorch", "deltalake", "parquet"],

@@ -30,7 +30,7 @@ EMBEDDING_SCHEMA: dict[str, Any] = {
 
 def latents(outputs: Outputs) -> NDArray[np.float32]:
     """The deepest feature map averaged over the picture, (n, d)."""
-    return outputs.latent.mean((2, 3)).cpu().numpy()  # type: ignore[no-any-return]
+    return outputs.latent.mean((2, 3)).cpu().numpy()
 
 
 def embedding_rows(outputs: Outputs, ids: list[str], fingerprints: list[str]) -> list[dict[str, Any]]:
@@ -99,4 +99,4 @@ def _region_means(features: Tensor, logits: Tensor) -> list[tuple[NDArray[np.int
 def _joined(parts: list[Tensor]) -> NDArray[np.float32]:
     import torch
 
-    return torch.cat(parts, 1).cpu().numpy()  # type: ignore[no-any-return]
+    return torch.cat(parts, 1).cpu().numpy()

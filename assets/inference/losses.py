@@ -170,10 +170,10 @@ def _sums(losses: Tensor, labels: Tensor, predicted: Tensor, classes: int) -> Pi
 def _count(index: Tensor, length: int) -> NDArray[np.int64]:
     import torch
 
-    return torch.bincount(index, minlength=length).cpu().numpy()  # type: ignore[no-any-return]
+    return torch.bincount(index, minlength=length).cpu().numpy()
 
 
 def _weigh(index: Tensor, weights: Tensor, length: int) -> NDArray[np.float64]:
     import torch
 
-    return torch.bincount(index, weights.double(), minlength=length).cpu().numpy()  # type: ignore[no-any-return]
+    return torch.bincount(index, weights.double(), minlength=length).cpu().numpy()

@@ -60,7 +60,7 @@ def train(
             logits = network(((pictures.to(place) - mean) / std).contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits.float(), labels.to(place), ignore_index=IGNORE)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if schedule.last_epoch < steps * settings.epochs:
                 schedule.step()

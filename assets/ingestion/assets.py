@@ -1,11 +1,8 @@
 """Doors of ingestion: `images` (observed) and `manifest`, once for the source and once for each target."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from assets import door
 from assets.ingestion.manifest import MANIFEST_SCHEMA, build_manifest, content_version, scan_files
@@ -76,9 +73,10 @@ def _manifest(config: GapConfig, key: str) -> Any:
         change = build_manifest(reader, samples, files.read(), config, dataset, table, code=code)
         rows = table.read()
         quarantined = rows.filter("quarantined").select("sample_id", "reason")
+        parts = {f"part_{part}": count for part, count in rows.group_by("part").len().iter_rows()}
         figures = {
             "samples": rows.height, "quarantined": quarantined.height, "labelled": int(rows["labelled"].sum()),
-            "groups": rows["group"].n_unique(), **{f"part_{part}": n for part, n in rows.group_by("part").len().iter_rows()},
+            "groups": rows["group"].n_unique(), **parts,
         }  # fmt: skip
         shown = quarantined if not quarantined.is_empty() else rows.select("sample_id", "part", "group").head(5)
         return door.result(
@@ -86,11 +84,3 @@ def _manifest(config: GapConfig, key: str) -> Any:
         )
 
     return manifest
-
-
-def other_hashes(store: SampleStore, key: str) -> list[str]:
-    """Content hashes of the source's used pictures, which a target must not hold; none for the source itself."""
-    table = store.table("source", "manifest")
-    if key == "source" or not table.exists:
-        return []
-    return table.read(["image_hash", "part"]).filter(pl.col("part") != "unused")["image_hash"].to_list()

@@ -1,13 +1,10 @@
 """Checks of the manifest, by Great Expectations; failures of severity ERROR block what comes after."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.ingestion.assets import other_hashes
-from assets.ingestion.quality import CHECK_NAMES, WARNING_CHECKS, check_manifest
+from assets.ingestion.quality import CHECK_NAMES, WARNING_CHECKS, check_manifest, other_hashes
 from resources.config import GapConfig
 from resources.sample_store import SampleStore
 

@@ -134,7 +134,7 @@ def divide_by_group(samples: Sequence[SampleFile], holdout_share: float, name: s
     sizes: dict[str, int] = {}
     for sample in samples:
         sizes[sample.group] = sizes.get(sample.group, 0) + 1
-    if len(sizes) < 2:
+    if len(sizes) < 2:  # noqa: PLR2004
         raise DatasetError(
             f"source {name}: {len(sizes)} group, so it can't be divided into reference and holdout without tearing "
             "a group apart; give 'group', 'group_blocks', or 'reference' and 'holdout'"

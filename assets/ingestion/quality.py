@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from resources.sample_store import SampleStore
+
 SHOWN = 20
 """How many failing samples a check names."""
 
@@ -52,6 +54,15 @@ def check_manifest(
     expected = _expectations(is_source=is_source, max_quarantined=max_quarantined)
     results = _validate(frame, [item.expectation for item in expected])
     return [_result(item, result) for item, result in zip(expected, results, strict=True)]
+
+
+def other_hashes(store: SampleStore, key: str) -> list[str]:
+    """Content hashes of the source's used pictures, which a target must not hold; none for the source itself."""
+    table = store.table("source", "manifest")
+    if key == "source" or not table.exists:
+        return []
+    used = table.read(["image_hash", "part"]).filter(pl.col("part") != "unused")
+    return [str(digest) for digest in used["image_hash"]]
 
 
 def _frame(manifest: pl.DataFrame, *, is_source: bool, other_hashes: Sequence[str]) -> Any:

@@ -148,7 +148,11 @@ class HypothesisRow(Part):
 
 
 class ExperimentRow(Part):
-    """What an experiment found, on the report half; `ci95` is that of gap closed (of gap induced where only that ran)."""
+    """What an experiment found, on the report half.
+
+    Shares of the gap are parts of 1; `difference`, `control_delta`, `sham_delta` and `per_class` are loss after minus
+    before, so that below 0 is better. `ci95` is that of gap closed (of gap induced where only that ran).
+    """
 
     id: str
     hypothesis: str

@@ -41,7 +41,7 @@ class Evidence:
     """All that `report.html` draws.
 
     `latent`: sample_id, set (reference | holdout | target), group, loss (null without labels), gap_score, pca_x,
-    pca_y, map_x, map_y (UMAP), thumbnail (JPEG bytes or null).
+    pca_y, map_x, map_y (t-SNE), thumbnail (JPEG bytes or null).
     `traits`: trait, set (holdout | target | after:<hypothesis>), value; one row a sample and trait.
     `palette`: class name -> '#RRGGBB'. `recipe_source`: the text of recipe.py, '' without a recipe.
     """

@@ -1,22 +1,20 @@
 """Door of scoring: how far the target lies from the source in the model's latent space."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from assets import door
 from assets.scoring.neighbours import SCORES_SCHEMA, latents_of, reference_latents, update_scores
-from assets.scoring.sets import REGION_STATISTICS, score_regions, score_sets
+from assets.scoring.sets import REGION_STATISTICS, index_folder, score_regions, score_sets
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
 ROW_CODE = ("assets.scoring.neighbours", "resources.vector_index")
 SET_CODE = ("assets.scoring.latent_gap", "assets.scoring.sets", "assets.statistics.distances",
-            "assets.statistics.neighbourhoods", "assets.statistics.resampling", "assets.statistics.two_sample")  # fmt: skip
+            "assets.statistics.neighbourhoods", "assets.statistics.resampling",
+            "assets.statistics.two_sample")  # fmt: skip
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
@@ -37,7 +35,7 @@ def build(config: GapConfig, key: str) -> list[Any]:
         source, target = (
             (store.table(name, "embeddings").read(), store.table(name, "manifest").read()) for name in ("source", key)
         )
-        reference = reference_latents(*source, settings.neighbours, store.path("index", "reference").parent)
+        reference = reference_latents(*source, settings.neighbours, index_folder(store))
         rows, table = latents_of(*target, "target"), store.table(key, "gap_scores")
         change = update_scores(rows, reference, settings.neighbours, table, code=row_code)
         scores = table.read()
@@ -50,11 +48,3 @@ def build(config: GapConfig, key: str) -> list[Any]:
         return door.result([key, "gap_scores"], version=version, change=change, figures=figures, sample=shown)
 
     return [gap_scores]
-
-
-def holdout_scores(store: SampleStore, config: GapConfig) -> pl.DataFrame:
-    """Gap scores of the source's holdout: sample_id, gap_score."""
-    embeddings, manifest = store.table("source", "embeddings").read(), store.table("source", "manifest").read()
-    folder = store.path("index", "reference").parent
-    reference = reference_latents(embeddings, manifest, config.statistics.neighbours, folder)
-    return pl.DataFrame({"sample_id": reference.holdout_ids, "gap_score": reference.holdout_scores})

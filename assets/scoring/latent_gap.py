@@ -235,7 +235,7 @@ def _split_by_units(units: NDArray[np.str_], rng: np.random.Generator) -> tuple[
     return order[:cut], order[cut:]
 
 
-def _settings(  # noqa: PLR0917
+def _settings(
     reference: Floats, own: _Latents, other: _Latents, size: int, k: int, rng: np.random.Generator
 ) -> _Settings:
     thinned = reference[:: math.ceil(len(reference) / LARGEST_SET)]

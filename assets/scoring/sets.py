@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from assets.inference.latents import region_latents, vectors
 from assets.scoring.latent_gap import Measurement, exceeds_floor, latent_gap
-from assets.scoring.neighbours import ReferenceLatents, latents_of
+from assets.scoring.neighbours import ReferenceLatents, latents_of, reference_latents
 from resources.config import StatisticsConfig
+from resources.sample_store import SampleStore
 
 REGION_STATISTICS = ("knn_auroc", "mmd", "frechet", "c2st_auc", "precision", "recall")
 """What is reported of every class region."""
@@ -91,6 +93,18 @@ def score_regions(
             }
         )
     return found
+
+
+def holdout_scores(store: SampleStore, settings: StatisticsConfig) -> pl.DataFrame:
+    """Gap scores of the source's holdout: sample_id, gap_score."""
+    embeddings, manifest = store.table("source", "embeddings").read(), store.table("source", "manifest").read()
+    reference = reference_latents(embeddings, manifest, settings.neighbours, index_folder(store))
+    return pl.DataFrame({"sample_id": reference.holdout_ids, "gap_score": reference.holdout_scores})
+
+
+def index_folder(store: SampleStore) -> Path:
+    """Where the reference's index is kept."""
+    return store.path("index", "reference").parent
 
 
 def _units(frame: pl.DataFrame, ids: list[str]) -> list[str]:

@@ -112,7 +112,7 @@ def prdc(real: ArrayLike, fake: ArrayLike, k: int) -> Prdc:
     )
 
 
-def knn_two_sample(  # noqa: PLR0917
+def knn_two_sample(
     x: ArrayLike,
     x_units: Names,
     y: ArrayLike,

@@ -37,7 +37,7 @@ class ShiftTable:
     p_value: Floats
 
 
-def shift_test(  # noqa: PLR0917
+def shift_test(
     source: ArrayLike,
     source_units: Names,
     target: ArrayLike,
@@ -65,7 +65,7 @@ def shift_test(  # noqa: PLR0917
     return _ks_and_p(pooled, labels)[1]
 
 
-def shift_table(  # noqa: PLR0917
+def shift_table(
     source: ArrayLike,
     target: ArrayLike,
     source_units: Names,

@@ -43,7 +43,7 @@ class C2st:
     """(n + m,) out-of-fold decision values, x before y; above 0 means y."""
 
 
-def mmd_test(  # noqa: PLR0917
+def mmd_test(
     x: ArrayLike,
     x_units: Names,
     y: ArrayLike,
@@ -111,7 +111,7 @@ def weighted_mmd(vectors: ArrayLike, weights_x: ArrayLike, weights_y: ArrayLike,
     return result
 
 
-def c2st(  # noqa: PLR0917
+def c2st(
     x: ArrayLike,
     x_units: Names,
     y: ArrayLike,

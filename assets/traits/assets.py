@@ -1,14 +1,11 @@
 """Door of traits: one row of numbers for every sample."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
 
 from assets import door
-from assets.traits.registry import all_traits, load_user_traits
-from assets.traits.table import TraitCatalogue, update_traits
+from assets.traits.table import catalogue, update_traits
 from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
@@ -16,12 +13,6 @@ from resources.sample_store import SampleStore
 
 CODE = ("assets.traits.colour", "assets.traits.layout", "assets.traits.measure", "assets.traits.table",
         "assets.traits.texture", "resources.pictures")  # fmt: skip
-
-
-def catalogue(config: GapConfig) -> TraitCatalogue:
-    """The traits that a config asks for."""
-    modules = config.traits.modules
-    return TraitCatalogue(all_traits(config.class_names, modules), load_user_traits(modules), config.class_names)
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
@@ -37,7 +28,9 @@ def build(config: GapConfig, key: str) -> list[Any]:
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__traits", specs=[spec])
-    def measured(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]) -> dg.MaterializeResult[Any]:
+    def measured(
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+    ) -> dg.MaterializeResult[Any]:
         table, evaluation = store.table(key, "traits"), store.table(key, "evaluation")
         change, failures = update_traits(
             store.table(key, "manifest").read(), evaluation.read(["fingerprint", "prediction", "labelled"]),

@@ -6,6 +6,7 @@ Does not: the traits themselves, comparisons between sets (diagnosis).
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from PIL import Image
 
 from assets.inference.forward import Batches, sample_paths, usable
 from assets.inference.losses import decode_classes
 from assets.traits.colour import channel_histogram
 from assets.traits.measure import measure_layout, measure_pictures, measure_shape, measure_user
-from assets.traits.registry import Trait, UserTrait
+from assets.traits.registry import Trait, UserTrait, all_traits, load_user_traits
+from resources.config import GapConfig
 from resources.datasets.base import IGNORE
 from resources.fingerprint import fingerprint
 from resources.pictures import Batch, Picture, to_input_mask
@@ -28,6 +31,7 @@ from resources.progress import track
 from resources.sample_store import Change, SampleTable
 
 HISTOGRAM = "channel_histogram"
+THUMBNAIL_WIDTH = 128
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,15 @@ class TraitCatalogue:
             "fingerprint": pl.String,
             "from_label": pl.Boolean,
             HISTOGRAM: pl.List(pl.Int32),
+            "thumbnail": pl.Binary,
             **dict.fromkeys(self.traits, pl.Float64),
         }
+
+
+def catalogue(config: GapConfig) -> TraitCatalogue:
+    """The traits that a config asks for. Raises ConfigError for modules that can't be used."""
+    modules = config.traits.modules
+    return TraitCatalogue(all_traits(config.class_names, modules), load_user_traits(modules), config.class_names)
 
 
 @dataclass
@@ -75,7 +86,7 @@ def update_traits(
     code: str,
     what: str,
 ) -> tuple[Change, TraitFailures]:
-    """Measure new and changed samples. `predictions` (sample_id, fingerprint, prediction) stand in for missing labels."""
+    """Measure new and changed samples; `predictions` (sample_id, fingerprint, prediction) stand in for labels."""
     samples = usable(manifest)
     predicted = {} if predictions is None else {row["sample_id"]: row for row in predictions.iter_rows(named=True)}
     wanted = _wanted(samples, predicted, (input_size, code))
@@ -91,12 +102,22 @@ def update_traits(
     return table.update(wanted, compute), failures
 
 
+def thumbnail(image: NDArray[np.uint8]) -> bytes:
+    """A picture (h, w, 3) as a small JPEG, for maps and tables."""
+    height, width = image.shape[:2]
+    size = (THUMBNAIL_WIDTH, max(1, round(height * THUMBNAIL_WIDTH / width)))
+    buffer = io.BytesIO()
+    Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()
+
+
 def histogram_of(table: pl.DataFrame) -> NDArray[np.int64]:
     """The set's pooled 8-bit histogram, (3, 256): the sufficient statistic of channel maps."""
     if table.is_empty():
         return np.zeros((3, 256), np.int64)
     stacked = table[HISTOGRAM].list.to_array(3 * 256).to_numpy()
-    return np.asarray(stacked, dtype=np.int64).sum(0).reshape(3, 256)
+    pooled: NDArray[np.int64] = np.asarray(stacked, dtype=np.int64).sum(0).reshape(3, 256)
+    return pooled
 
 
 def _wanted(samples: pl.DataFrame, predicted: dict[str, dict[str, Any]], decides: Sequence[Any]) -> pl.DataFrame:
@@ -134,6 +155,7 @@ def _measure(
                 "fingerprint": prints[picture.sample_id],
                 "from_label": picture.mask is not None,
                 HISTOGRAM: histograms[i].tolist(),
+                "thumbnail": thumbnail(picture.image),
                 **{name: values.get(name, math.nan) for name in catalogue.traits},
             }
         )

@@ -101,7 +101,7 @@ class _Lot:
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """The pixels below the horizon: their depth `z` (height, 1) and metres right of the road's middle (height, width)."""
+    """Pixels below the horizon: depth `z` (height, 1), metres right of the road's middle `across` (height, width)."""
 
     window: Window
     z: Array

@@ -1,0 +1,200 @@
+"""The document assembled: every figure of the stages put where `report.json` says it.
+
+Belongs here: reading the stages' results into `ReportDocument`, the headline. Does not: computing, pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from assets.diagnosis.gather import Sides
+from assets.diagnosis.loss_gap import LossGap, performance
+from assets.diagnosis.worst_samples import WorstCluster
+from assets.experiments.registry import Experiment
+from assets.report.document import (
+    ClassGap,
+    Cluster,
+    DatasetSummary,
+    Estimate,
+    ExperimentRow,
+    HypothesisRow,
+    MeasurementRow,
+    ModelSummary,
+    PerformanceGap,
+    QualityResult,
+    Quarantined,
+    Recipe,
+    RegionGap,
+    ReportDocument,
+    TraitShift,
+)
+from resources.config import DatasetConfig, GapConfig
+
+MEASURED = ("value", "ci95", "p_value", "noise_floor")
+
+
+def assemble(
+    config: GapConfig, key: str, sides: Sides, gap: LossGap | None, stored: dict[str, Any],
+    experiments: dict[str, Experiment], clusters: list[WorstCluster],
+) -> ReportDocument:  # fmt: skip
+    """The report of one target. `stored`: model card, scores, diagnosis, verdicts, fits and quality as JSON values."""
+    target, verdicts = config.dataset(key), stored["verdicts"]
+    performance_gap = _performance(config, sides, gap)
+    measured = {name: _measurement(row) for name, row in stored["scores"]["whole"].items()}
+    unexplained = Estimate(**verdicts["unexplained"])
+    recipe = Recipe(**verdicts["recipe"])
+    causes = verdicts["root_causes"]
+    titles = {name: experiment.hypothesis.title for name, experiment in experiments.items()}
+    return ReportDocument(
+        headline=headline(config.source.name, target.name, performance_gap, measured,
+                          [titles[name] for name in causes], unexplained),
+        source=_dataset(config.source, sides.source_manifest),
+        target=_dataset(target, sides.target_manifest),
+        model=ModelSummary(
+            architecture=config.model.factory or config.model.architecture, encoder=config.model.encoder,
+            fingerprint=stored["model"]["fingerprint"], trained_here=stored["model"]["trained_here"],
+            classes=list(config.class_names), input_size=config.model.input_size,
+        ),
+        performance_gap=performance_gap,
+        latent_gap=measured,
+        latent_gap_regions=[
+            RegionGap(**{**region, "measurements": {n: _measurement(m) for n, m in region["measurements"].items()}})
+            for region in stored["scores"]["regions"]
+        ],
+        traits=[TraitShift(**{k: v for k, v in row.items() if k != "kind"}) for row in stored["diagnosis"]["shifts"]],
+        hypotheses=[
+            HypothesisRow(**{k: v for k, v in row.items() if k not in ("title", "reason")})
+            for row in stored["diagnosis"]["hypotheses"]
+        ],
+        experiments=[_experiment(row, stored["fits"], experiments, config) for row in verdicts["experiments"]],
+        root_causes=causes,
+        unexplained=unexplained,
+        recipe=recipe,
+        worst_clusters=[Cluster(**vars(cluster)) for cluster in clusters],
+        quality=_quality(stored["quality"]),
+        quarantined=[*_quarantined(config.source.name, sides.source_manifest),
+                     *_quarantined(target.name, sides.target_manifest)],
+        skipped=[sides.without_gap] if sides.without_gap else [],
+        counts=_counts(sides),
+    )  # fmt: skip
+
+
+def headline(
+    source: str, target: str, gap: PerformanceGap, measured: dict[str, MeasurementRow], causes: list[str],
+    unexplained: Estimate,
+) -> str:  # fmt: skip
+    """The answer in one sentence."""
+    if gap.loss_gap is None or gap.ci95 is None:
+        return _without_labels(source, target, gap, measured)
+    size = f"{gap.target_loss:.3f} on {target} against {gap.source_loss:.3f} on {source}'s holdout"
+    interval = f"{gap.loss_gap:+.3f}, 95% interval {gap.ci95[0]:+.3f} to {gap.ci95[1]:+.3f}"
+    if not gap.detected:
+        return f"No loss gap detected between {source} and {target}: the loss is {size} ({interval})."
+    if not causes:
+        return f"The model loses on {target}: {size} ({interval}). No cause that was tried is confirmed."
+    left = f"; {unexplained.value:.0%} of the gap stays unexplained" if unexplained.value is not None else ""
+    named = f"{', '.join(causes[:-1])} and {causes[-1]}" if len(causes) > 1 else causes[0]
+    return f"The model loses on {target}: {size} ({interval}). Confirmed: {named}{left}."
+
+
+def _without_labels(source: str, target: str, gap: PerformanceGap, measured: dict[str, MeasurementRow]) -> str:
+    separation = measured.get("knn_auroc")
+    if separation is None or separation.value is None:
+        return f"No loss can be compared: {gap.reason}."
+    apart = separation.p_value is not None and separation.p_value <= SIGNIFICANT
+    said = "looks different from" if apart else "is not told apart from"
+    return (
+        f"No loss can be compared ({gap.reason}); to the model, {target} {said} {source} "
+        f"(kNN AUROC {separation.value:.2f}, p = {separation.p_value:.3f})."
+    )
+
+
+SIGNIFICANT = 0.05
+
+
+def _performance(config: GapConfig, sides: Sides, gap: LossGap | None) -> PerformanceGap:
+    if gap is None:
+        return PerformanceGap(reason=sides.without_gap)
+    reference = sides.reference
+    source, target = gap.source, gap.target
+    per_class = [
+        ClassGap(
+            name=name, source_iou=source.class_iou[i], target_iou=target.class_iou[i],
+            source_loss=source.class_loss[i], target_loss=target.class_loss[i],
+            source_share=source.class_share[i], target_share=target.class_share[i],
+            composition=gap.composition[i], within=gap.within[i],
+        )
+        for i, name in enumerate(config.class_names)
+    ]  # fmt: skip
+    return PerformanceGap(
+        source_loss=source.loss, target_loss=target.loss, loss_gap=gap.value, ci95=gap.ci95, p_value=gap.p_value,
+        detected=gap.detected, source_pixel_loss=source.pixel_loss, target_pixel_loss=target.pixel_loss,
+        reference_loss=performance(reference).loss if not reference.is_empty() else None,
+        source_miou=source.miou, target_miou=target.miou, source_ece=source.ece, target_ece=target.ece,
+        composition=float(gap.composition.sum()), within=float(gap.within.sum()), per_class=per_class,
+    )  # fmt: skip
+
+
+def _experiment(
+    row: dict[str, Any], fits: dict[str, dict[str, Any]], experiments: dict[str, Experiment], config: GapConfig
+) -> ExperimentRow:
+    experiment = experiments[row["experiment"]]
+    fit = fits[experiment.id]
+    per_class = dict(zip(config.class_names, row.get("per_class") or (), strict=False))
+    kept = {name: row[name] for name in ExperimentRow.model_fields if name in row and name != "per_class"}
+    return ExperimentRow(
+        **kept,
+        id=experiment.id,
+        hypothesis=experiment.id,
+        family=experiment.hypothesis.family,
+        title=experiment.hypothesis.title,
+        direction=experiment.direction,
+        parameters=fit.get("parameters", {}),
+        residual_before=fit.get("residual_before"),
+        residual_after=fit.get("residual_after"),
+        per_class=per_class,
+    )
+
+
+def _measurement(row: dict[str, Any]) -> MeasurementRow:
+    return MeasurementRow(**{name: row[name] for name in MEASURED})
+
+
+def _dataset(dataset: DatasetConfig, manifest: pl.DataFrame) -> DatasetSummary:
+    used = manifest.filter(pl.col("part") != "unused")
+    return DatasetSummary(
+        name=dataset.name, reader=dataset.reader, samples=used.height, labelled=int(used["labelled"].sum()),
+        quarantined=int(used["quarantined"].sum()), groups=used["group"].n_unique(),
+        parts=dict(used.group_by("part").len().sort("part").iter_rows()),
+    )  # fmt: skip
+
+
+def _quality(stored: dict[str, list[dict[str, Any]]]) -> list[QualityResult]:
+    return [
+        QualityResult(
+            dataset=dataset,
+            name=row["name"],
+            passed=row["passed"],
+            severity=row["severity"].lower(),
+            detail=row["detail"],
+        )
+        for dataset, rows in stored.items()
+        for row in rows
+    ]
+
+
+def _quarantined(name: str, manifest: pl.DataFrame) -> list[Quarantined]:
+    rows = manifest.filter("quarantined").select("sample_id", "reason").iter_rows()
+    return [Quarantined(dataset=name, sample_id=sample_id, reason=reason) for sample_id, reason in rows]
+
+
+def _counts(sides: Sides) -> dict[str, int]:
+    source = sides.source_manifest.filter(pl.col("part") != "unused")
+    return {
+        "source_samples": source.height,
+        "target_samples": sides.target_manifest.height,
+        "target_labelled": int(sides.target_manifest["labelled"].sum()),
+        "quarantined": int(source["quarantined"].sum()) + int(sides.target_manifest["quarantined"].sum()),
+    }

@@ -1,0 +1,162 @@
+"""Door of the report: `report.html`, `report.json` and the recipe of one target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets import door
+from assets.diagnosis.gather import Sides, read_sides
+from assets.diagnosis.loss_gap import loss_gap
+from assets.diagnosis.worst_samples import worst_clusters
+from assets.experiments.registry import Experiment
+from assets.inference.forward import sample_paths
+from assets.report import gallery
+from assets.report.assemble import assemble
+from assets.report.document import ReportDocument
+from assets.report.evidence import Evidence
+from assets.scoring.neighbours import latents_of
+from assets.scoring.sets import holdout_scores
+from assets.traits.table import catalogue
+from resources.config import GapConfig
+from resources.engine import LocalEngine
+from resources.fingerprint import code_version, fingerprint
+from resources.sample_store import SampleStore
+
+CODE = ("assets.diagnosis.gather", "assets.diagnosis.loss_gap", "assets.diagnosis.worst_samples",
+        "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
+        "assets.report.gallery", "assets.report.page")  # fmt: skip
+
+
+def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
+    """`gap_report` of one target."""
+    by_id = {experiment.id: experiment for experiment in experiments}
+    spec = door.spec(
+        [key, "gap_report"],
+        description="One page, one JSON: how large the gap is, what causes it, what closes it.",
+        code_version=fingerprint(code_version(*CODE), config.class_names, config.statistics.model_dump()),
+        kinds=["html", "json"],
+        deps=[[key, name] for name in ("verdicts", "hypotheses", "gap_scores", "traits", "evaluation", "embeddings",
+                                       "manifest")]
+        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
+    def gap_report(
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+    ) -> dg.MaterializeResult[Any]:
+        from assets.report.figures import png_latent_map, png_trait_shifts
+        from assets.report.page import render_page
+
+        sides = read_sides(store, key)
+        document = _document(config, store, key, sides, by_id)
+        evidence = _evidence(config, store, engine, key, sides, by_id)
+        text = document.model_dump_json(indent=1)
+        store.write(evidence.recipe_source, "reports", key, "recipe.py")
+        path = store.write(render_page(document, evidence), "reports", key, "report.html")
+        store.write(text, "reports", key, "report.json")
+        plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
+        figures = {"headline": document.headline, "report": str(path), **_headline_figures(document)}
+        return door.result([key, "gap_report"], version=fingerprint(text), figures=figures, plots=plots)
+
+    return [gap_report]
+
+
+def _headline_figures(document: ReportDocument) -> dict[str, float | int | None]:
+    gap, latent = document.performance_gap, document.latent_gap
+    return {
+        "loss_gap": gap.loss_gap, "target_loss": gap.target_loss, "source_loss": gap.source_loss,
+        "target_miou": gap.target_miou, "source_miou": gap.source_miou, "unexplained": document.unexplained.value,
+        "recipe_gap_closed": document.recipe.gap_closed, "root_causes": len(document.root_causes),
+        "knn_auroc": latent["knn_auroc"].value if "knn_auroc" in latent else None,
+    }  # fmt: skip
+
+
+def _document(
+    config: GapConfig, store: SampleStore, key: str, sides: Sides, by_id: dict[str, Experiment]
+) -> ReportDocument:
+    settings = config.statistics
+    gap = (
+        None
+        if sides.without_gap
+        else loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
+    )
+    quality = {config.dataset(name).name: store.path("quality", f"{name}.json") for name in ("source", key)}
+    stored = {
+        "model": store.read_json("models", "current", "model.json"),
+        "scores": store.read_json("scores", f"{key}.json"),
+        "diagnosis": store.read_json("diagnosis", f"{key}.json"),
+        "verdicts": store.read_json("verdicts", f"{key}.json"),
+        "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
+        "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
+    }
+    clusters = worst_clusters(
+        sides.target.select("sample_id", "loss"), store.table(key, "embeddings").read(["latent"]),
+        store.table(key, "traits").read(), catalogue(config).traits, settings.seed,
+    )  # fmt: skip
+    return assemble(config, key, sides, gap, stored, by_id, clusters)
+
+
+def _evidence(
+    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, sides: Sides, by_id: dict[str, Experiment]
+) -> Evidence:
+    traits = {name: store.table(name, "traits").read() for name in ("source", key)}
+    sets = {
+        **{part: latents_of(store.table("source", "embeddings").read(), sides.source_manifest, part)
+           for part in ("reference", "holdout")},
+        "target": latents_of(store.table(key, "embeddings").read(), sides.target_manifest, "target"),
+    }  # fmt: skip
+    scores = pl.concat([store.table(key, "gap_scores").read(["gap_score"]), holdout_scores(store, config.statistics)])
+    losses = pl.concat([rows.select("sample_id", "loss") for rows in (sides.reference, sides.holdout, sides.target)])
+    thumbnails = {
+        name: jpeg for frame in traits.values() for name, jpeg in frame.select("sample_id", "thumbnail").iter_rows()
+    }
+    colours = gallery.palette(config.class_names)
+    latent = gallery.latent_points(
+        sets, dict(losses.iter_rows()), dict(scores.iter_rows()), thumbnails, config.statistics.seed
+    )
+    return Evidence(
+        latent=latent, traits=_trait_values(store, key, sides, traits, by_id),
+        worst=_worst(config, store, engine, key, sides, thumbnails, traits[key], colours),
+        palette=colours, recipe_source=store.read_json("verdicts", f"{key}.json")["recipe_source"],
+    )  # fmt: skip
+
+
+def _trait_values(
+    store: SampleStore, key: str, sides: Sides, traits: dict[str, pl.DataFrame], by_id: dict[str, Experiment]
+) -> pl.DataFrame:
+    from assets.traits.measure import PICTURE_TRAITS
+
+    shifts = store.read_json("diagnosis", f"{key}.json")["shifts"]
+    names = [row["name"] for row in shifts if row["name"] in traits[key].columns]
+    holdout = sides.source_manifest.filter(pl.col("part") == "holdout").select("sample_id")
+    changed = {}
+    for name, experiment in by_id.items():
+        own = [trait for trait in experiment.hypothesis.traits if trait in PICTURE_TRAITS]
+        rows = store.table(key, "experiments", name, id_column="row_id").read()
+        changed[f"after:{name}"] = gallery.changed_traits(rows, own)
+    return gallery.trait_values(names, traits["source"].join(holdout, on="sample_id"), traits[key], changed)
+
+
+def _worst(
+    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, sides: Sides, thumbnails: dict[str, bytes],
+    traits: pl.DataFrame, colours: dict[str, str],
+) -> list[Any]:  # fmt: skip
+    from resources.model import load_model
+
+    scores = store.table(key, "gap_scores").read()
+    members = sides.target_manifest.filter(~pl.col("quarantined")).select("sample_id", "group")
+    ranked = members.join(scores, on="sample_id").join(
+        sides.target_evaluation.select("sample_id", "loss"), on="sample_id"
+    )
+    ranked = ranked.sort(pl.coalesce("loss", "gap_score"), "sample_id", descending=[True, False]).head(gallery.WORST)
+    ids = ranked["sample_id"].to_list()
+    paths = sample_paths(sides.target_manifest)
+    evaluation = store.table(key, "evaluation").scan().filter(pl.col("sample_id").is_in(ids))
+    predictions = dict(evaluation.select("sample_id", "prediction").collect().iter_rows())
+    return gallery.worst_samples(
+        ranked, engine.batches(key, [paths[name] for name in ids]),
+        load_model(store.path("models", "current", "model.json").parent, config),
+        predictions, thumbnails, traits, catalogue(config).traits, colours,
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Evidence gathered: points of the latent map, distributions of traits, the worst samples with their pictures.
+
+Belongs here: reading tables and pictures into `Evidence`. Does not: drawing (`figures.py`, `page.py`), figures of the
+document (`assemble.py`).
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import math
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image
+
+from assets.diagnosis.worst_samples import describe, standing_out
+from assets.inference.latents import vectors
+from assets.inference.losses import at_label_pixels, decode_classes
+from assets.report.evidence import Neighbour, WorstSample
+from assets.traits.registry import Trait
+from resources.datasets.base import IGNORE
+from resources.pictures import Batch
+
+if TYPE_CHECKING:
+    from resources.model import SegmentationModel
+
+WORST = 8
+SHOWN_NEIGHBOURS = 3
+PICTURE_WIDTH = 480
+MOST_POINTS = 5000
+MOST_THUMBNAILS = 2000
+HOTTEST_LOSS = 4.0
+"""Loss in nats at which the heat map is brightest."""
+
+KNOWN_COLOURS = {
+    "road": "#804080", "sidewalk": "#f423e8", "building": "#464646", "wall": "#66669c", "fence": "#be9999",
+    "pole": "#999999", "traffic light": "#faaa1e", "traffic sign": "#dcdc00", "sign": "#dcdc00",
+    "vegetation": "#6b8e23", "terrain": "#98fb98", "sky": "#4682b4", "person": "#dc143c", "rider": "#ff0000",
+    "car": "#00008e", "vehicle": "#00008e", "truck": "#000046", "bus": "#003c64", "train": "#005064",
+    "motorcycle": "#0000e6", "bicycle": "#770b20", "cyclist": "#770b20",
+}  # fmt: skip
+
+
+def palette(class_names: Sequence[str]) -> dict[str, str]:
+    """A colour for every class: Cityscapes' for its names, else one drawn from the name."""
+    return {name: KNOWN_COLOURS.get(name, _colour_of(name)) for name in class_names}
+
+
+def latent_points(
+    sets: dict[str, pl.DataFrame], losses: dict[str, float], scores: dict[str, float], thumbnails: dict[str, bytes],
+    seed: int,
+) -> pl.DataFrame:  # fmt: skip
+    """The latent map: every sample's place by PCA and t-SNE, both of L2-normalised latents.
+
+    `sets`: embedding rows of reference, holdout and target. Larger sets are thinned to `MOST_POINTS` by hash, and
+    thumbnails are shown for the first `MOST_THUMBNAILS` of holdout and target.
+    """
+    share = min(1.0, MOST_POINTS / max(1, sum(rows.height for rows in sets.values())))
+    kept = [_thinned(rows.with_columns(set=pl.lit(name)), share) for name, rows in sets.items()]
+    rows = pl.concat([frame.select("sample_id", "set", "group", "latent") for frame in kept])
+    latents = vectors(rows).astype(np.float64)
+    latents /= np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
+    pca, near = _project(latents, seed)
+    names = rows["sample_id"].to_list()
+    order = sorted(range(len(names)), key=lambda i: (rows["set"][i] == "reference", _rank(names[i])))
+    shown = set(order[:MOST_THUMBNAILS])
+    return rows.select("sample_id", "set", "group").with_columns(
+        loss=pl.Series([losses.get(name) for name in names], dtype=pl.Float64),
+        gap_score=pl.Series([scores.get(name) for name in names], dtype=pl.Float64),
+        pca_x=pl.Series(pca[:, 0]), pca_y=pl.Series(pca[:, 1]),
+        map_x=pl.Series(near[:, 0]), map_y=pl.Series(near[:, 1]),
+        thumbnail=pl.Series([thumbnails.get(name) if i in shown else None for i, name in enumerate(names)],
+                            dtype=pl.Binary),
+    )  # fmt: skip
+
+
+def trait_values(
+    traits: Sequence[str], holdout: pl.DataFrame, target: pl.DataFrame, changed: dict[str, pl.DataFrame]
+) -> pl.DataFrame:
+    """Long table of trait values: trait, set (holdout | target | after:<hypothesis>), value."""
+    frames = [
+        frame.select("sample_id", *(name for name in traits if name in frame.columns))
+        .unpivot(index="sample_id", variable_name="trait", value_name="value")
+        .select("trait", pl.lit(label).alias("set"), "value")
+        for label, frame in {"holdout": holdout, "target": target, **changed}.items()
+        if not frame.is_empty()
+    ]
+    empty = pl.DataFrame(schema={"trait": pl.String, "set": pl.String, "value": pl.Float64})
+    return pl.concat([empty, *frames]).filter(pl.col("value").is_not_nan())
+
+
+def changed_traits(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Traits of the normalised pictures of one experiment: sample_id and a column a trait."""
+    measured = rows.filter((pl.col("role") == "normalised") & (pl.col("traits").list.len() == len(names)))
+    columns = [pl.col("traits").list.get(i).alias(name) for i, name in enumerate(names)]
+    return measured.select("sample_id", *columns) if names else pl.DataFrame()
+
+
+def worst_samples(
+    ranked: pl.DataFrame, batches: Iterator[Batch], model: SegmentationModel, predictions: dict[str, bytes],
+    references: dict[str, bytes], traits: pl.DataFrame, catalogue: dict[str, Trait], colours: dict[str, str],
+) -> list[WorstSample]:  # fmt: skip
+    """The samples of `ranked` (sample_id, group, loss, gap_score, conformal_p, neighbours, distances) with pictures."""
+    table = _colour_table(colours)
+    scores = {row["sample_id"]: row for row in standing_out(traits, catalogue).iter_rows(named=True)}
+    rows = {row["sample_id"]: row for row in ranked.iter_rows(named=True)}
+    found = []
+    for batch in batches:
+        outputs = model(batch.reduced)
+        for i, picture in enumerate(batch.pictures):
+            row = rows[picture.sample_id]
+            words = {name: value for name, value in scores[picture.sample_id].items() if name != "sample_id"}
+            neighbours = zip(row["neighbours"][:SHOWN_NEIGHBOURS], row["distances"][:SHOWN_NEIGHBOURS], strict=True)
+            size = (picture.image.shape[0], picture.image.shape[1])
+            found.append(
+                WorstSample(
+                    sample_id=picture.sample_id, group=row["group"],
+                    loss=row["loss"] if row["loss"] is not None else math.nan,
+                    gap_score=row["gap_score"], conformal_p=row["conformal_p"],
+                    picture=_jpeg(picture.image),
+                    label=_png(table[picture.mask]) if picture.mask is not None else None,
+                    prediction=_png(_resized(table[decode_classes(predictions[picture.sample_id])], size)),
+                    loss_map=_loss_map(outputs.logits[i], picture.mask) if picture.mask is not None else None,
+                    stands_out=describe(words, catalogue),
+                    neighbours=[Neighbour(name, distance, references.get(name, b"")) for name, distance in neighbours],
+                )
+            )  # fmt: skip
+    return sorted(found, key=lambda sample: -(sample.loss if not math.isnan(sample.loss) else sample.gap_score))
+
+
+def _project(latents: NDArray[np.float64], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    few = min(latents.shape)
+    if few < 2:  # noqa: PLR2004
+        nowhere = np.zeros((len(latents), 2))
+        return nowhere, nowhere
+    reduced = PCA(min(30, few), random_state=seed).fit_transform(latents)
+    if len(latents) < 8:  # noqa: PLR2004
+        return reduced[:, :2], reduced[:, :2]
+    perplexity = min(30.0, (len(latents) - 1) / 3)
+    near = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    return reduced[:, :2], near.astype(np.float64)
+
+
+def _thinned(rows: pl.DataFrame, share: float) -> pl.DataFrame:
+    keep = max(1, round(rows.height * share))
+    return rows.filter(pl.Series([_rank(name) for name in rows["sample_id"]], dtype=pl.UInt64).rank("ordinal") <= keep)
+
+
+def _rank(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+def _colour_of(name: str) -> str:
+    red, green, blue = colorsys.hls_to_rgb((_rank(name) % 360) / 360, 0.55, 0.6)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def _colour_table(colours: dict[str, str]) -> NDArray[np.uint8]:
+    table = np.zeros((256, 3), np.uint8)
+    for index, colour in enumerate(colours.values()):
+        table[index] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    table[IGNORE] = 0
+    return table
+
+
+def _loss_map(logits: Any, mask: NDArray[np.uint8]) -> bytes:
+    """Per-pixel loss at the label's pixels: black where it is 0 or ignored, through red to yellow at `HOTTEST_LOSS`."""
+    import torch
+
+    scores = at_label_pixels(logits, (mask.shape[0], mask.shape[1]))
+    labels = torch.from_numpy(np.where(mask == IGNORE, 0, mask)).long().to(scores.device)
+    losses = (scores.logsumexp(0) - scores.gather(0, labels[None])[0]).cpu().numpy()
+    heat = np.clip(np.where(mask == IGNORE, 0, losses) / HOTTEST_LOSS, 0, 1)
+    red, green = np.clip(heat * 2, 0, 1), np.clip(heat * 2 - 1, 0, 1)
+    return _png((np.stack([red, green, heat * 0.2], -1) * 255).astype(np.uint8))
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def _small(image: NDArray[np.uint8], resample: Image.Resampling) -> Image.Image:
+    height, width = image.shape[:2]
+    if width <= PICTURE_WIDTH:
+        return Image.fromarray(image)
+    return Image.fromarray(image).resize((PICTURE_WIDTH, round(height * PICTURE_WIDTH / width)), resample)
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    _small(image, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    _small(image, Image.Resampling.NEAREST).quantize(64).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,312 @@
+"""The command line: `domain-gap run` and its sisters.
+
+Belongs here: arguments, what is printed, exit codes. Does not: the loop (`rerun.py`), what stages do.
+Exit codes: 0 done; 1 a failed stage or check, or a gap above the alert thresholds; 2 bad usage or config.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.rerun import Outcome, Rerun
+    from resources.config import GapConfig
+    from resources.sample_store import SampleStore
+
+app = typer.Typer(
+    help="Finds, measures, explains and closes the domain gap between two street-scene data sets.",
+    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True, rich_markup_mode=None,
+)  # fmt: skip
+
+ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="The gap.yaml to use.", show_default=False)]
+StoreOption = Annotated[str | None, typer.Option("--store", help="Folder of tables and reports.", show_default=False)]
+TargetOption = Annotated[list[str] | None, typer.Option("--target", help="Only this target.", show_default=False)]
+
+FAILED, BAD_USAGE = 1, 2
+
+
+def main() -> None:
+    """Entry point: errors meant for the user are one line on standard error."""
+    from resources.errors import ConfigError, DatasetError, DomainGapError, ModelError
+
+    _prepare_environment()
+    try:
+        app()
+    except DomainGapError as error:
+        typer.echo(f"domain-gap: {error}", err=True)
+        sys.exit(BAD_USAGE if isinstance(error, ConfigError | DatasetError | ModelError) else FAILED)
+
+
+@app.command()
+def demo(store: StoreOption = None) -> None:
+    """Run the main job on the built-in street scenes: one source, three targets."""
+    from resources.config import DEMO_CONFIG
+
+    _run_and_tell(DEMO_CONFIG, store, None)
+
+
+@app.command()
+def run(
+    config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Run every stage, changed or not.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
+) -> None:  # fmt: skip
+    """Observe the folders and rerun what changed, level by level."""
+    from resources.config import find_config
+
+    _run_and_tell(find_config(config), store, target, dry_run=dry_run, everything=everything, verify=verify)
+
+
+@app.command()
+def status(config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None) -> None:
+    """Every asset: fresh, or stale and why."""
+    from resources.config import find_config
+
+    loop, _, _ = _open(find_config(config), store, target)
+    loop.observe()
+    _print_statuses(loop, only_stale=False)
+
+
+@app.command()
+def report(
+    config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+) -> None:  # fmt: skip
+    """Where the reports lie and what they say."""
+    from resources.config import find_config
+
+    settings, tables, _ = _load(find_config(config), store)
+    for name in _targets(settings, target):
+        _print_report(tables, name, as_json=as_json)
+        if open_page:
+            typer.launch(str(tables.path("reports", name, "report.html")))
+
+
+@app.command()
+def check(config: ConfigOption = None, store: StoreOption = None) -> None:
+    """Look at config, data and model, and say what to fix."""
+    from resources.config import find_config
+
+    settings, _, path = _load(find_config(config), store)
+    _check_data(settings, path)
+    _check_model(settings)
+    typer.echo("next: domain-gap run")
+
+
+@app.command()
+def init(
+    source: Annotated[Path, typer.Argument(help="The source's folder (images/ and masks/).")],
+    target: Annotated[Path, typer.Argument(help="The target's folder (images/, masks/ optional).")],
+    output: Annotated[Path, typer.Option("--output", help="Where to write the config.")] = Path("gap.yaml"),
+) -> None:
+    """Write a commented gap.yaml for two folders."""
+    from pipelines.init import render_config
+    from resources.errors import ConfigError
+
+    if output.exists():
+        raise ConfigError(f"{output}: already there; move it away or give --output")
+    output.write_text(render_config(source, target, output.resolve().parent))
+    typer.echo(f"wrote {output}; look at 'classes' and 'labels' in it, then: domain-gap check -c {output}")
+
+
+@app.command()
+def ui(
+    config: ConfigOption = None, store: StoreOption = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+) -> None:  # fmt: skip
+    """Dagster's UI with its daemon, over the same store as the command line."""
+    from pipelines.home import dagster_home
+    from resources.config import find_config
+
+    path = find_config(config).resolve()
+    settings, tables, _ = _load(path, store)
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(dagster_home(tables)),
+        "GAP_CONFIG": str(path),
+        "GAP_STORE": settings.store,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "pipelines.definitions",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    os.execve(sys.executable, command, environment)  # noqa: S606
+
+
+def _prepare_environment() -> None:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def _load(path: Path, store: str | None) -> tuple[GapConfig, SampleStore, Path]:
+    from resources.config import load_config
+    from resources.sample_store import SampleStore
+
+    settings = load_config(path, store=store)
+    return settings, SampleStore(settings.store), path
+
+
+def _open(
+    path: Path, store: str | None, target: list[str] | None, **options: Any
+) -> tuple[Rerun, GapConfig, SampleStore]:
+    import warnings
+
+    import dagster as dg
+
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    from pipelines.definitions import allow_user_modules, build_defs
+    from pipelines.home import open_instance
+    from pipelines.rerun import Rerun
+
+    allow_user_modules(path)
+    settings, tables, _ = _load(path, store)
+    targets = _targets(settings, target) if target else None
+    return Rerun(build_defs(settings), open_instance(tables), targets=targets, **options), settings, tables
+
+
+def _targets(settings: GapConfig, wanted: Sequence[str] | None) -> list[str]:
+    from resources.errors import ConfigError
+
+    names = [target.name for target in settings.targets]
+    for name in wanted or []:
+        if name not in names:
+            raise ConfigError(f"--target {name}: not in the config; targets are {', '.join(names)}")
+    return list(wanted) if wanted else names
+
+
+def _run_and_tell(
+    path: Path, store: str | None, target: list[str] | None, *, dry_run: bool = False, everything: bool = False,
+    verify: bool = False,
+) -> None:  # fmt: skip
+    import time
+
+    from pipelines.console import live_progress
+
+    started = time.monotonic()
+    if dry_run:
+        loop, _, _ = _open(path, store, target)
+        loop.observe()
+        _print_statuses(loop, only_stale=True)
+        return
+    with live_progress() as listener:
+        loop, settings, tables = _open(path, store, target, listener=listener)
+        _check_first(loop, settings)
+        if verify:
+            _forget_hashes(loop, tables)
+        outcome = loop.run(everything=everything)
+    rows = ", ".join(f"{count} {name}" for name, count in outcome.rows.items()) or "none"
+    typer.echo(f"{outcome.summary()}; rows: {rows}; {time.monotonic() - started:.1f} s")
+    for name in _targets(settings, target):
+        _print_report(tables, name)
+    _exit(outcome)
+
+
+def _check_first(loop: Rerun, settings: GapConfig) -> None:
+    """What makes the model's stage fail is a config error: found before anything runs, where it will run."""
+    import dagster as dg
+
+    statuses = loop.statuses()
+    if statuses[dg.AssetKey(["source", "model"])].state != "fresh":
+        _fit_model(settings)
+
+
+def _fit_model(settings: GapConfig) -> None:
+    from resources.model import build_network, load_weights, pick_device, read_checkpoint
+    from resources.vector_index import import_faiss
+
+    import_faiss()
+    pick_device(settings.compute.device)
+    network = build_network(settings.model, len(settings.class_names))
+    if settings.model.checkpoint is not None:
+        load_weights(
+            network, read_checkpoint(settings.model.checkpoint), settings.model.checkpoint, settings.class_names
+        )
+
+
+def _forget_hashes(loop: Rerun, tables: SampleStore) -> None:
+    for key in {source.path[0] for source in loop.sources}:
+        table = tables.table(key, "files")
+        table.remove(table.keys()["sample_id"].to_list())
+
+
+def _print_statuses(loop: Rerun, *, only_stale: bool) -> None:
+    statuses = loop.statuses()
+    stale = [status for status in statuses.values() if status.state != "fresh"]
+    for status in statuses.values():
+        if status.state == "fresh" and only_stale:
+            continue
+        why = "; ".join(status.reasons) or ("never made" if status.state == "missing" else "")
+        typer.echo(f"{status.state:8} {'/'.join(status.key.path)}{f'  ({why})' if why else ''}")
+    if not stale:
+        typer.echo("nothing is stale")
+    elif only_stale:
+        below = loop.below([status.key for status in stale]) - {status.key for status in stale}
+        if below:
+            names = ", ".join(sorted("/".join(key.path) for key in below))
+            typer.echo(f"and, where these come out changed: {names}")
+
+
+def _print_report(tables: SampleStore, name: str, *, as_json: bool = False) -> None:
+    import json
+
+    path = tables.path("reports", name, "report.json")
+    if not path.exists():
+        typer.echo(f"{name}: no report yet; run: domain-gap run --target {name}")
+        return
+    text = path.read_text()
+    typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {path.with_suffix('.html')}")
+
+
+def _exit(outcome: Outcome) -> None:
+    for key, why in {**outcome.failed, **outcome.blocked}.items():
+        typer.echo(f"not made: {'/'.join(key.path)}: {why}", err=True)
+    for name, detail in outcome.failed_checks.items():
+        typer.echo(f"check failed: {name}: {detail}", err=True)
+    if outcome.failed or outcome.blocked or outcome.failed_checks:
+        raise typer.Exit(FAILED)
+
+
+def _check_data(settings: GapConfig, path: Path) -> None:
+    from resources.datasets import open_reader
+    from resources.datasets.base import read_image
+
+    typer.echo(f"config: {path}")
+    for dataset in settings.datasets:
+        reader = open_reader(settings, dataset)
+        samples = reader.scan()
+        labelled = [sample for sample in samples if sample.mask is not None]
+        shape = read_image(samples[0].image).shape
+        classes = ""
+        if labelled and labelled[0].mask is not None:
+            import numpy as np
+
+            found = np.unique(reader.read_mask(labelled[0].mask))
+            classes = ", ".join(settings.class_names[i] for i in found if i < len(settings.class_names))
+        groups = len({sample.group for sample in samples})
+        typer.echo(
+            f"data {dataset.name}: {len(samples)} pictures ({len(labelled)} with masks, {groups} groups), "
+            f"first is {shape[1]}×{shape[0]}{f', its mask shows {classes}' if classes else ''}"
+        )
+
+
+def _check_model(settings: GapConfig) -> None:
+    _fit_model(settings)
+    origin = settings.model.checkpoint or "to be trained on the source's reference"
+    typer.echo(f"model: {settings.model.architecture} with {settings.model.encoder}, {origin}: fits")

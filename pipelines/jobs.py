@@ -1,0 +1,46 @@
+"""Jobs: everything, one target, and the nightly check.
+
+Belongs here: named selections of assets, and the job that the schedule starts. Does not: the loop itself (`rerun.py`).
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from resources.config import GapConfig
+
+NIGHTLY = "nightly_gap_check"
+
+
+def build_jobs(config: GapConfig) -> list[Any]:
+    """`gap_check` for all targets, `gap_check_<target>` for each, and the nightly check."""
+    everything = dg.define_asset_job(
+        "gap_check", selection=dg.AssetSelection.all(), description="Every stage of every target, changed or not."
+    )
+    single = [
+        dg.define_asset_job(
+            f"gap_check_{target.name}",
+            selection=dg.AssetSelection.groups("source", target.name),
+            description=f"Every stage that {target.name} needs, changed or not.",
+        )
+        for target in config.targets
+    ]
+    return [everything, *single, _nightly(config)]
+
+
+def _nightly(config: GapConfig) -> dg.JobDefinition:
+    @dg.op(name="rerun_changed_stages", description="Observes the folders, then reruns what changed, level by level.")
+    def rerun_changed_stages(context: dg.OpExecutionContext) -> None:
+        from pipelines.definitions import build_defs
+        from pipelines.rerun import Rerun
+
+        outcome = Rerun(build_defs(config), context.instance, tags={"domain_gap/night": context.run_id}).run()
+        context.log.info(outcome.summary())
+        if outcome.failed:
+            raise dg.Failure(description=outcome.summary())
+
+    @dg.job(name=NIGHTLY, description="The nightly check: observe the folders, rerun only what changed.")
+    def nightly() -> None:
+        rerun_changed_stages()
+
+    return nightly

@@ -1,0 +1,166 @@
+"""Rerun what changed: a loop over the graph's levels, since staleness reaches one hop at a time.
+
+Belongs here: observing sources, choosing what is ready, running it, minding failures and blocking checks.
+Does not: how staleness is resolved (`staleness.py`), what is printed (`cli.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from pipelines.staleness import Status, resolve
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+Listener = Callable[[str, Sequence[dg.AssetKey]], None]
+"""Called with 'observe' or 'run' and the assets, before each run."""
+
+
+@dataclass
+class Outcome:
+    """What a loop did."""
+
+    ran: list[dg.AssetKey] = field(default_factory=list)
+    failed: dict[dg.AssetKey, str] = field(default_factory=dict)
+    blocked: dict[dg.AssetKey, str] = field(default_factory=dict)
+    failed_checks: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """One line."""
+        text = f"{len(self.ran)} assets run"
+        if self.failed:
+            text += f"; failed: {', '.join(_name(key) for key in self.failed)}"
+        if self.blocked:
+            text += f"; not run because of these: {', '.join(_name(key) for key in self.blocked)}"
+        return text
+
+
+class Rerun:
+    """One pass of the loop over some assets (all of them without `keys`)."""
+
+    def __init__(
+        self,
+        defs: dg.Definitions,
+        instance: dg.DagsterInstance,
+        *,
+        targets: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        listener: Listener = lambda _what, _keys: None,
+    ) -> None:
+        self.instance = instance
+        self.job = defs.resolve_implicit_global_asset_job_def()
+        self.graph = defs.resolve_asset_graph()
+        self.tags = dict(tags or {})
+        self.listener = listener
+        groups = None if targets is None else {"source", *targets}
+        scope = [key for key in self.graph.get_all_asset_keys() if groups is None or key.path[0] in groups]
+        self.sources = sorted(key for key in scope if self.graph.get(key).is_observable)
+        self.keys = sorted(key for key in scope if self.graph.get(key).is_materializable)
+
+    def observe(self) -> None:
+        """Look at the folders: a source that was never observed leaves its children fresh."""
+        if self.sources:
+            self.listener("observe", self.sources)
+            self._execute(self.sources, raise_on_error=True)
+
+    def statuses(self) -> dict[dg.AssetKey, Status]:
+        """State of every asset in scope."""
+        return resolve(self.instance, self.graph, self.keys)
+
+    def run(self, *, everything: bool = False) -> Outcome:
+        """Observe, then run level by level what is stale (or everything); a failure stops only what depends on it."""
+        self.observe()
+        outcome = Outcome()
+        while ready := self._ready(outcome, everything=everything):
+            self.listener("run", ready)
+            result = self._execute(ready, raise_on_error=False)
+            self._note(result, ready, outcome)
+        return outcome
+
+    def _ready(self, outcome: Outcome, *, everything: bool) -> list[dg.AssetKey]:
+        done = set(outcome.ran)
+        if everything:
+            due = {key for key in self.keys if key not in done}
+        else:
+            due = {key for key, status in self.statuses().items() if status.state != "fresh"} - done
+        due -= outcome.failed.keys()
+        stopped = set(outcome.failed) | self._blocking(outcome)
+        for key in sorted(due & self.below(stopped)):
+            outcome.blocked.setdefault(key, "an asset that it depends on failed, or a blocking check of it")
+        due -= outcome.blocked.keys()
+        return sorted(key for key in due if not (self._above(key) & due))
+
+    def _blocking(self, outcome: Outcome) -> set[dg.AssetKey]:
+        """Assets whose latest blocking check failed with ERROR: a failed check does not undo the materialisation."""
+        stopped = set()
+        for check in self.graph.asset_check_keys:
+            spec = self.graph.get_check_spec(check)
+            if not spec.blocking or check.asset_key not in self.keys:
+                continue
+            evaluation = self._latest(check)
+            if evaluation is not None and not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+                stopped.add(check.asset_key)
+                outcome.failed_checks[_check_name(check)] = evaluation.description or "failed"
+        return stopped
+
+    def _latest(self, check: dg.AssetCheckKey) -> Any:
+        records = self.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        return records[0].evaluation if records else None
+
+    def below(self, keys: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
+        """All that depends on some assets, at any distance."""
+        found: set[dg.AssetKey] = set()
+        waiting = [child for key in keys for child in self.graph.get(key).child_keys]
+        while waiting:
+            child = waiting.pop()
+            if child not in found:
+                found.add(child)
+                waiting.extend(self.graph.get(child).child_keys)
+        return found
+
+    def _above(self, key: dg.AssetKey) -> set[dg.AssetKey]:
+        return set(self.graph.get_ancestor_asset_keys(key)) - {key}
+
+    def _execute(self, keys: Sequence[dg.AssetKey], *, raise_on_error: bool) -> dg.ExecuteInProcessResult:
+        return self.job.execute_in_process(
+            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=self.tags,
+            raise_on_error=raise_on_error,
+        )  # fmt: skip
+
+    def _note(self, result: dg.ExecuteInProcessResult, ready: Sequence[dg.AssetKey], outcome: Outcome) -> None:
+        made = {}
+        for event in result.get_asset_materialization_events():
+            materialization = event.step_materialization_data.materialization
+            made[materialization.asset_key] = materialization
+            for name in ("new", "changed", "removed"):
+                count: Any = materialization.metadata.get(f"rows_{name}")
+                outcome.rows[name] = outcome.rows.get(name, 0) + (count.value if count is not None else 0)
+        errors = {event.step_key: _cause(event) for event in result.all_events if event.is_step_failure}
+        for key in ready:
+            if key in made:
+                outcome.ran.append(key)
+            else:
+                outcome.failed[key] = next(iter(errors.values()), "it was not materialised")
+        for evaluation in result.get_asset_check_evaluations():
+            if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+                outcome.failed_checks[_check_name(evaluation.asset_check_key)] = evaluation.description or "failed"
+
+
+def _cause(event: Any) -> str:
+    """The innermost error of a step's failure, in one line."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return " ".join((error.message if error is not None else event.message or "").split())
+
+
+def _name(key: dg.AssetKey) -> str:
+    return "/".join(key.path)
+
+
+def _check_name(check: dg.AssetCheckKey) -> str:
+    return f"{_name(check.asset_key)}: {check.name}"

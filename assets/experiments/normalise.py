@@ -101,14 +101,15 @@ class Sharpness:
         """The amount at which the origin's pictures are as sharp as the destination's, found by bounded search."""
         from scipy.optimize import minimize_scalar
 
-        from assets.traits.measure import measure_pictures
+        from assets.traits.colour import luma
+        from assets.traits.texture import sharpness
 
         wanted = float(np.median(destination.trait("sharpness")))
         pictures = origin.pictures
 
         def miss(amount: float) -> float:
-            sharpness = measure_pictures(self.apply(pictures, {"amount": amount}))["sharpness"]
-            return abs(float(np.median(sharpness)) - wanted)
+            reached = sharpness(luma(self.apply(pictures, {"amount": amount})))
+            return abs(float(reached.median()) - wanted)
 
         found = minimize_scalar(miss, bounds=(-0.95, 4.0), method="bounded", options={"xatol": 0.02, "maxiter": 16})
         return {"amount": round(float(found.x), 4)}

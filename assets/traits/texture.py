@@ -63,7 +63,7 @@ def texture_traits(batch: Tensor, grey: Tensor | None = None) -> dict[str, Tenso
     """
     batch = batch.float()
     grey = luma(batch) if grey is None else grey
-    values = {"sharpness": _sharpness(grey), "noise_sigma": _noise_sigma(batch)}
+    values = {"sharpness": sharpness(grey), "noise_sigma": _noise_sigma(batch)}
     values.update(_gradients(grey))
     values.update(_spectrum(grey))
     values["vignette"] = _vignette(grey)
@@ -71,7 +71,8 @@ def texture_traits(batch: Tensor, grey: Tensor | None = None) -> dict[str, Tenso
     return values
 
 
-def _sharpness(grey: Tensor) -> Tensor:
+def sharpness(grey: Tensor) -> Tensor:
+    """The trait `sharpness` alone, of grey pictures (B, h, w) in 0..1: (B,), NaN below 3×3 pixels."""
     if min(grey.shape[1:]) < 3:  # noqa: PLR2004
         return _missing(grey)
     centre = grey[:, 1:-1, 1:-1]

@@ -123,13 +123,17 @@ class Sharpness:
 
 
 def _match(origin: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Values in 0..1 for the grey levels 0..255 of the origin: the destination's quantiles at the same ranks."""
+    """Values in 0..1 for the grey levels 0..255 of the origin: the destination's quantiles at the same ranks.
+
+    Levels that do not occur have no rank of their own: their values lie on the line between their neighbours'.
+    """
     levels = np.arange(256) / 255
     cumulative_o = (np.cumsum(origin) - origin / 2) / max(origin.sum(), 1)
     cumulative_d = (np.cumsum(destination) - destination / 2) / max(destination.sum(), 1)
-    occupied = destination > 0
-    matched: NDArray[np.float64] = np.interp(cumulative_o, cumulative_d[occupied], levels[occupied])
-    return matched
+    occurs_o, occurs_d = origin > 0, destination > 0
+    matched = np.interp(cumulative_o[occurs_o], cumulative_d[occurs_d], levels[occurs_d])
+    table: NDArray[np.float64] = np.interp(levels, levels[occurs_o], matched)
+    return table
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

@@ -131,4 +131,4 @@ def evaluate_picture(picture: Picture, outputs: Outputs, index: int) -> Evaluati
 
 def prediction_png(outputs: Outputs, index: int) -> bytes:
     """The predicted classes of one picture at the model's resolution."""
-    return encode_classes(outputs.logits[index].argmax(0).cpu().numpy().astype(np.uint8))
+    return encode_classes(outputs.logits[index].max(0).indices.cpu().numpy().astype(np.uint8))

@@ -102,7 +102,8 @@ def pixel_sums(logits: Tensor, mask: NDArray[np.uint8]) -> PixelSums:
     """Loss and confusion of one sample; logits (C, h, w) at the mask's pixels (h, w)."""
     scores, labels = _labelled(logits, mask)
     losses = scores.logsumexp(0) - scores.gather(0, labels[None])[0]
-    return _sums(losses, labels, scores.argmax(0), logits.shape[0])
+    # max() over the class axis is several times faster than argmax() on a processor
+    return _sums(losses, labels, scores.max(0).indices, logits.shape[0])
 
 
 def evaluate(logits: Tensor, mask: NDArray[np.uint8] | None) -> Evaluation:
@@ -121,9 +122,9 @@ def evaluate(logits: Tensor, mask: NDArray[np.uint8] | None) -> Evaluation:
     confidence = (peak - normaliser).exp()
     entropy = normaliser - ((flat - normaliser).exp() * flat).sum(0)
     labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long()
-    valid = labels != IGNORE
+    valid = (labels != IGNORE).nonzero()[:, 0]
     labels, hit_confidence, hit_prediction = labels[valid], confidence[valid], predicted[valid]
-    losses = normaliser[valid] - flat[:, valid].gather(0, labels[None])[0]
+    losses = normaliser[valid] - flat.index_select(1, valid).gather(0, labels[None])[0]
     bins = (hit_confidence * ECE_BINS).long().clamp_(0, ECE_BINS - 1)
     correct = hit_prediction == labels
     return Evaluation(
@@ -155,8 +156,8 @@ def _labelled(logits: Tensor, mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     import torch
 
     labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long()
-    valid = labels != IGNORE
-    return logits.reshape(logits.shape[0], -1)[:, valid], labels[valid]
+    valid = (labels != IGNORE).nonzero()[:, 0]
+    return logits.reshape(logits.shape[0], -1).index_select(1, valid), labels[valid]
 
 
 def _sums(losses: Tensor, labels: Tensor, predicted: Tensor, classes: int) -> PixelSums:

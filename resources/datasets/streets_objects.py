@@ -75,6 +75,13 @@ def leaf_colour(rng: np.random.Generator, season: float) -> Array:
     return jitter(rng, _choice(rng, _LEAVES[3:] if brown else _LEAVES[:3]), 0.3, 0.15)
 
 
+def _foliage(leaf: Array, along: Array, y: Array, phase: float) -> Array:
+    """Colour (height, width, 3) of leaves on an upright face: of a hedge as of creepers on a house."""
+    clumps = noise(1.2, y * 10 + phase, along * 10 + phase)
+    leaves = noise(0.4, y * 20, along * 20 + phase)
+    return leaf * np.clip(0.8 + 0.25 * clumps + 0.35 * leaves, 0.12, 2.5)[..., None]
+
+
 @dataclass(frozen=True, slots=True)
 class Building:
     """A house along the street at x (its front), from depth `near` to `far`, `height` metres to the eaves."""
@@ -91,12 +98,22 @@ class Building:
     floor: float
     shop: bool
     ivy: float
+    leaf: Array
     phase: float
     sun: tuple[float, float]
 
     @classmethod
     def draw(
-        cls, rng: np.random.Generator, *, x: float, near: float, far: float, height: float, ivy: float, sun: float
+        cls,
+        rng: np.random.Generator,
+        *,
+        x: float,
+        near: float,
+        far: float,
+        height: float,
+        ivy: float,
+        leaf: Array,
+        sun: float,
     ) -> Building:
         """A building with random looks; `ivy` is how overgrown it is (0..1), `sun` the light on its front."""
         low = height < 10  # a house with a pitched roof, not a block
@@ -110,7 +127,7 @@ class Building:
                     float(rng.uniform(0.04, 0.12))),
             floor=float(rng.uniform(2.7, 3.6)),
             shop=not low and bool(rng.random() < 0.5),
-            ivy=ivy, phase=float(rng.uniform(0, 400)), sun=(sun, float(rng.uniform(0.55, 0.9))),
+            ivy=ivy, leaf=leaf, phase=float(rng.uniform(0, 400)), sun=(sun, float(rng.uniform(0.55, 0.9))),
         )  # fmt: skip
 
     def paint(self, canvas: Canvas) -> None:
@@ -174,8 +191,7 @@ class Building:
         overlay(painted, np.clip(glass, 0, 0.6), pane)
         if self.ivy:
             creeper = noise(1.2, y * 7 + 2 * self.phase, along * 7) > 2.2 - 3.4 * self.ivy + 0.12 * y
-            leaves = colour(0.07, 0.12, 0.04) * np.clip(1 + 0.6 * texture, 0.2, 3)[..., None]
-            overlay(painted, leaves, (creeper & ~pane))
+            overlay(painted, _foliage(self.leaf, along, y, self.phase), creeper & (~pane | (self.ivy > 0.75)))
         return painted
 
 
@@ -244,11 +260,9 @@ class Hedge:
     def paint(self, canvas: Canvas) -> None:
         """Paint its front and its near end."""
         for window, along, y, z in self._faces(canvas):
-            clumps = noise(1.2, y * 10 + self.phase, along * 10 + self.phase)
-            leaves = noise(0.4, y * 20, along * 20 + self.phase)
-            inside = (y >= 0) & (y < self.height * (1 + 0.16 * clumps)) & (z >= self.near) & (z <= self.far)
-            light = np.clip(0.65 + 0.3 * y / self.height + 0.25 * clumps + 0.35 * leaves, 0.12, 2.5)
-            canvas.paint(window, inside, self.leaf * light[..., None] * self.sun, VEGETATION, z=z)
+            ragged = self.height + 0.3 * noise(1.2, y * 10 + self.phase, along * 10 + self.phase)
+            inside = (y >= 0) & (y < ragged) & (z >= self.near) & (z <= self.far)
+            canvas.paint(window, inside, _foliage(self.leaf, along, y, self.phase) * self.sun, VEGETATION, z=z)
 
     def _faces(self, canvas: Canvas) -> list[tuple[Window, Array, Array, Array]]:
         top, bottom = canvas.row(self.height * 1.5, self.near), canvas.row(0, self.near)

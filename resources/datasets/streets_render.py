@@ -268,10 +268,11 @@ def _houses(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]
         ivy = float(rng.random()) if rng.random() < 0.3 else 0.0
         margin = float(rng.uniform(0, 1 + 5 * street.openness))
         far = max(lot.far - margin, lot.near + 0.7 * (lot.far - lot.near))
-        yield (
-            far,
-            Building.draw(rng, x=x, near=lot.near, far=far, height=max(height, 3.2), ivy=ivy, sun=street.light_at(x)),
-        )
+        house = Building.draw(
+            rng, x=x, near=lot.near, far=far, height=max(height, 3.2),
+            ivy=ivy, leaf=leaf_colour(rng, street.season), sun=street.light_at(x),
+        )  # fmt: skip
+        yield far, house
 
 
 def _green(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]:
@@ -288,7 +289,7 @@ def _green(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]:
         x = _edge(street, lot.side, street.pavement + 0.5)
         if rng.random() < 0.25 + 0.5 * street.vegetation:
             yield lot.far, Hedge(
-                x, lot.near, lot.far, float(rng.uniform(0.7, 2.8)), leaf_colour(rng, street.season),
+                x, lot.near, lot.far, float(rng.uniform(0.7, 4.0)), leaf_colour(rng, street.season),
                 float(rng.uniform(0, 512)), street.light_at(x),
             )  # fmt: skip
         if lot.kind == "green":

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 DIGEST_BYTES = 16
@@ -54,12 +53,16 @@ def code_version(*modules: str) -> str:
 def definition_version(definition: type | Any) -> str:
     """Hash of a function's or class's code and of all that it uses from its own module.
 
-    So an edit to one experiment's operator, or to a helper that only it uses, changes that experiment alone.
+    So an edit to one experiment's operator, or to a helper that only it uses, changes that experiment alone. A
+    definition inside another has the version of its whole module.
     """
     module = inspect.getmodule(definition)
     if module is None:
         raise TypeError(f"{definition!r} has no module to read its code from")
-    definitions = _module_definitions(module)
+    tree = ast.parse(inspect.getsource(module))
+    definitions = _module_definitions(tree)
+    if definition.__name__ not in definitions:
+        return fingerprint(_dump(tree))
     wanted, found = [definition.__name__], set[str]()
     while wanted:
         name = wanted.pop()
@@ -72,19 +75,18 @@ def definition_version(definition: type | Any) -> str:
 @cache
 def _module_code(name: str) -> str:
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ModuleNotFoundError(f"no source for module {name!r}")
-    return _dump(ast.parse(Path(spec.origin).read_text()))
+    return _dump(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
 
 
-def _module_definitions(module: ModuleType) -> dict[str, ast.AST]:
-    tree = ast.parse(inspect.getsource(module))
+def _module_definitions(tree: ast.Module) -> dict[str, ast.AST]:
     definitions: dict[str, ast.AST] = {}
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             definitions[node.name] = node
         elif isinstance(node, ast.Assign):
-            definitions.update({target.id: node for target in node.targets if isinstance(target, ast.Name)})
+            definitions.update(dict.fromkeys((name for target in node.targets for name in _names_used(target)), node))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             definitions[node.target.id] = node
     return definitions

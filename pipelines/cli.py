@@ -93,10 +93,13 @@ def report(
 @app.command()
 def check(config: ConfigOption = None, store: StoreOption = None) -> None:
     """Look at config, data and model, and say what to fix."""
+    from pipelines.definitions import allow_user_modules
     from resources.config import find_config
 
     settings, _, path = _load(find_config(config), store)
+    allow_user_modules(path)
     _check_data(settings, path)
+    _check_modules(settings)
     _check_model(settings)
     typer.echo("next: domain-gap run")
 
@@ -113,7 +116,9 @@ def init(
 
     if output.exists():
         raise ConfigError(f"{output}: already there; move it away or give --output")
-    output.write_text(render_config(source, target, output.resolve().parent))
+    if not output.resolve().parent.is_dir():
+        raise ConfigError(f"{output}: no folder {output.resolve().parent} to write it into; make it first")
+    output.write_text(render_config(source, target, output.resolve().parent), encoding="utf-8")
     typer.echo(f"wrote {output}; look at 'classes' and 'labels' in it, then: domain-gap check -c {output}")
 
 
@@ -304,6 +309,14 @@ def _check_data(settings: GapConfig, path: Path) -> None:
             f"data {dataset.name}: {len(samples)} pictures ({len(labelled)} with masks, {groups} groups), "
             f"first is {shape[1]}×{shape[0]}{f', its mask shows {classes}' if classes else ''}"
         )
+
+
+def _check_modules(settings: GapConfig) -> None:
+    from assets.experiments.registry import load_experiments
+    from assets.traits.table import catalogue
+
+    traits = catalogue(settings).traits
+    typer.echo(f"catalogue: {len(traits)} traits, {len(load_experiments(settings, traits))} hypotheses")
 
 
 def _check_model(settings: GapConfig) -> None:

@@ -30,12 +30,13 @@ def live_progress() -> Iterator[Listener]:
     with Progress(*columns, console=console, transient=True) as progress:
 
         def sink(what: str, total: int) -> Advance:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task(what, total=total, visible=total > 0)
+            left = total
 
             def advance(done: int) -> None:
-                progress.advance(task, done)
-                if progress.tasks[-1].finished:
-                    progress.remove_task(task)
+                nonlocal left
+                left -= done
+                progress.update(task, advance=done, visible=left > 0)
 
             return advance
 

@@ -20,6 +20,7 @@ from assets.inference import assets as inference
 from assets.ingestion import assets as ingestion
 from assets.ingestion import checks as ingestion_checks
 from assets.report import assets as report
+from assets.report import checks as report_checks
 from assets.scoring import assets as scoring
 from assets.traits import assets as traits
 from assets.traits.table import catalogue
@@ -44,7 +45,7 @@ def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None =
     }
     return dg.Definitions(
         assets=definitions,
-        asset_checks=[check for key in _keys(config) for check in ingestion_checks.build(config, key)],
+        asset_checks=_checks(config),
         jobs=build_jobs(config),
         schedules=[nightly_schedule(config)],
         sensors=[automation_sensor(config), failure_sensor(config)],
@@ -64,6 +65,11 @@ def allow_user_modules(path: Path) -> None:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)
+
+
+def _checks(config: GapConfig) -> list[dg.AssetChecksDefinition]:
+    found = [check for key in _keys(config) for check in ingestion_checks.build(config, key)]
+    return found + [check for target in config.targets for check in report_checks.build(config, target.name)]
 
 
 def _keys(config: GapConfig) -> list[str]:

@@ -122,13 +122,17 @@ class AspectCrop:
 
     def windows(self, height: int, width: int, parameters: Parameters) -> list[Window]:
         """The largest central window of that aspect."""
-        size = _fitting(height, width, parameters["aspect"])
+        if "share" in parameters:
+            side = math.sqrt(parameters["share"])
+            size = max(1, round(height * side)), max(1, round(width * side))
+        else:
+            size = _fitting(height, width, parameters["aspect"])
         top, left = (height - size[0]) // 2, (width - size[1]) // 2
         return [Window(top, left, top + size[0], left + size[1])]
 
     def sham(self, parameters: Parameters) -> Parameters:
-        """A crop of the same share with the picture's own aspect."""
-        return {**parameters, "aspect": parameters["present"]}
+        """A crop of the same share in the picture's own shape."""
+        return {"share": _area_share(parameters)}
 
 
 def cut(image: NDArray[np.uint8], window: Window, input_size: tuple[int, int], fill: tuple[float, ...]) -> Tensor:

@@ -6,6 +6,8 @@ Belongs here: sending. Does not: deciding when (pipelines), secrets in logs (URL
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 _log = logging.getLogger(__name__)
@@ -24,10 +26,23 @@ class Notifier:
         import apprise
 
         service = apprise.Apprise()
-        accepted = [service.add(url) for url in self.urls]
-        sent = all(accepted) and bool(service.notify(title=title, body=body))
+        with _silent_library():
+            accepted = [service.add(url) for url in self.urls]
+            told = any(accepted) and bool(service.notify(title=title, body=body))
+        sent = all(accepted) and told
         if not sent:
             refused = [number for number, fine in enumerate(accepted, start=1) if not fine]
             where = f"entries {refused} of alerts.notify are no apprise URLs" if refused else "a service refused it"
             _log.warning("alert not sent: %s", where)
         return sent
+
+
+@contextmanager
+def _silent_library() -> Iterator[None]:
+    """apprise logs addresses that it can't use as they are, with the secrets in them."""
+    library = logging.getLogger("apprise")
+    before, library.disabled = library.disabled, True
+    try:
+        yield
+    finally:
+        library.disabled = before

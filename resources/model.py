@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,18 +91,26 @@ def _forward(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> 
         stages = list(network.encoder(batch))  # type: ignore[operator]
         logits = network.segmentation_head(network.decoder(stages))  # type: ignore[operator]
         return logits, [stage for stage in stages[1:] if stage.shape[1] > 0]
-    latents: list[Tensor] = []
+    import torch
+
+    latents: list[Any] = []
     hook = network.get_submodule(embedding_layer).register_forward_hook(lambda *call: latents.append(call[2]))
     try:
         output = network(batch)
     finally:
         hook.remove()
+    latent = latents[-1] if latents else None
+    if not isinstance(latent, torch.Tensor) or latent.ndim != 4:  # noqa: PLR2004
+        raise ModelError(
+            f"model.embedding_layer: {embedding_layer!r} gives no feature map (pictures, channels, height, width); "
+            "name the last module of the encoder that a forward passes"
+        )
     logits = output["out"] if isinstance(output, Mapping) else output
     if logits.shape[-2:] != batch.shape[-2:]:
         from torch.nn import functional
 
         logits = functional.interpolate(logits, size=batch.shape[-2:], mode="bilinear")
-    return logits, [latents[-1]]
+    return logits, [latent]
 
 
 def pick_device(wanted: str) -> str:
@@ -153,8 +163,8 @@ def _from_factory(factory: str, embedding_layer: str | None) -> nn.Module:
     try:
         network: nn.Module = getattr(importlib.import_module(module_name), function)()
         network.get_submodule(embedding_layer or "")
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ModelError(f"model.factory: {factory!r} can't be used: {error}") from None
+    except Exception as error:  # the user's own code runs here
+        raise ModelError(f"model.factory: {factory!r} can't be used: {type(error).__name__}: {_line(error)}") from None
     return network
 
 
@@ -188,17 +198,22 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"model.checkpoint: {path}: not readable as weights: {_line(error)}") from None
-    except Exception as error:  # torch raises pickle.UnpicklingError for what it refuses
+    except Exception as error:  # unpickling raises whatever the bytes lead it to; its texts advise to run the code
+        code = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code is None:
+            raise ModelError(f"model.checkpoint: {path}: not readable as weights: no file of tensors") from None
         raise ModelError(
-            f"model.checkpoint: {path}: refused, it holds more than weights ({_line(error)}); "
+            f"model.checkpoint: {path}: refused, it holds more than weights ({code[1]}); "
             "save the state dict alone, best as .safetensors"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ModelError(f"model.checkpoint: {path}: expected a state dict (names to tensors)")
     return state
 
@@ -206,7 +221,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, state: dict[str, Tensor], origin: Path, class_names: tuple[str, ...]) -> None:
     """Put a state dict into the network. Raises ModelError that says what does not fit."""
     own = network.state_dict()
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if not own.keys() & state.keys():  # weights of a parallel network
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     head = "segmentation_head.0.weight"
     if head in own and head in state and own[head].shape[0] != state[head].shape[0]:
         raise ModelError(
@@ -253,16 +269,21 @@ _loaded: dict[tuple[str, str], SegmentationModel] = {}
 def load_model(folder: Path, config: GapConfig) -> SegmentationModel:
     """The saved model, ready to run; kept in memory so that the stages of one process load it once.
 
-    Raises ModelError where nothing was saved yet or the weights do not fit.
+    Raises ModelError where nothing was saved yet, or what was saved is not the model of this config.
     """
     card_path = folder / "model.json"
     if not card_path.exists():
         raise ModelError(f"{folder}: no model yet; materialise source/model or use 'domain-gap run'")
     card: dict[str, Any] = json.loads(card_path.read_text())
     device = pick_device(config.compute.device)
+    weights = folder / "weights.safetensors"
+    if card["fingerprint"] != model_fingerprint(config.model, config.class_names, file_digest(weights)):
+        raise ModelError(
+            f"{folder}: the model was saved under other settings, or not to its end; materialise source/model again "
+            "or use 'domain-gap run'"
+        )
     key = (card["fingerprint"], device)
     if key not in _loaded:
-        weights = folder / "weights.safetensors"
         network = build_network(config.model, len(config.class_names))
         load_weights(network, read_checkpoint(weights), weights, config.class_names)
         _loaded.clear()

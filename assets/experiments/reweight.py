@@ -16,6 +16,8 @@ LIMIT = 50.0
 SMALLEST_SHARE = 0.005
 SAME_SHARE = 0.002
 STEPS = 60
+SHORTFALL = 0.1
+"""Share of the mass by which a sham may miss: a class that few pictures show can't take as much."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ClassShare:
         return weights
 
     def shams(self, destination: Floats, origin: Floats) -> list[Parameters]:
-        """As much mass moved to or from each other class."""
+        """As much mass moved to or from each other class that can take it."""
         present = _shares(origin)
         moved = float(_shares(destination)[:, self.class_index].mean() - present[:, self.class_index].mean())
         found = []
@@ -49,9 +51,11 @@ class ClassShare:
             wanted = float(present[:, other].mean()) + moved
             if other != self.class_index and SMALLEST_SHARE < wanted < 1 - SMALLEST_SHARE:
                 try:
-                    found.append({"class_index": other, "odds": _odds(present[:, other], wanted)})
+                    odds = _odds(present[:, other], wanted)
                 except NotApplicable:
                     continue
+                if abs(_mean_share(present[:, other], odds) - wanted) <= SHORTFALL * abs(moved):
+                    found.append({"class_index": other, "odds": odds})
         return found
 
 
@@ -68,6 +72,11 @@ def _shares(pixels: Floats) -> Floats:
     return shares
 
 
+def _mean_share(shares: Floats, odds: float) -> float:
+    """Mean over pictures of ρp/(ρp + 1 − p)."""
+    return float((odds * shares / (odds * shares + 1 - shares)).mean())
+
+
 def _odds(shares: Floats, wanted: float) -> float:
     """ρ with mean ρp/(ρp + 1 − p) = wanted, by bisection of its logarithm."""
     if shares.mean() < SMALLEST_SHARE or not SMALLEST_SHARE < wanted < 1:
@@ -77,8 +86,8 @@ def _odds(shares: Floats, wanted: float) -> float:
     low, high = -np.log(LIMIT), np.log(LIMIT)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        odds = np.exp(middle)
-        if (odds * shares / (odds * shares + 1 - shares)).mean() < wanted:
+        odds = float(np.exp(middle))
+        if _mean_share(shares, odds) < wanted:
             low = middle
         else:
             high = middle

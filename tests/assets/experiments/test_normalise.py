@@ -166,7 +166,7 @@ def test_output_is_float32_in_0_to_1_and_a_batch_equals_its_pictures(scenes, sta
     mapped = operator.apply(target, found)
     assert mapped.dtype == torch.float32
     assert mapped.shape == target.shape
-    assert 0 <= mapped.min() and mapped.max() <= 1
+    assert mapped.min() >= 0 and mapped.max() <= 1
     assert torch.equal(target, before), "the input was changed in place"
     single = torch.cat([operator.apply(target[i : i + 1], found) for i in range(4)])
     assert torch.allclose(mapped, single, atol=1e-6)
@@ -187,4 +187,4 @@ def test_histogram_tables_never_fall(scenes, statistics_of, seed, low, high):
     target = source * (high - low) + low
     found = normalise.HistogramMatching().fit(statistics_of(source), statistics_of(target))
     assert all((np.diff(table) >= 0).all() for table in found["table"])
-    assert all(0 <= table[0] and table[-1] <= 1 for table in found["table"])
+    assert all(table[0] >= 0 and table[-1] <= 1 for table in found["table"])

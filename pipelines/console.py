@@ -26,6 +26,15 @@ SHOWN = 4
 def live_progress() -> Iterator[Listener]:
     """Bars for long loops, and a line for each level of assets; lines alone where there is no terminal."""
     console = Console(stderr=True)
+
+    def listen(what: str, keys: Sequence[dg.AssetKey]) -> None:
+        names = ["/".join(key.path) for key in keys]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        console.print(f"{what:8}{', '.join(names[:SHOWN])}{more}", highlight=False)
+
+    if not console.is_terminal:
+        yield listen
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
 
@@ -39,11 +48,6 @@ def live_progress() -> Iterator[Listener]:
                 progress.update(task, advance=done, visible=left > 0)
 
             return advance
-
-        def listen(what: str, keys: Sequence[dg.AssetKey]) -> None:
-            names = ["/".join(key.path) for key in keys]
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            progress.console.print(f"{what:8}{', '.join(names[:SHOWN])}{more}", highlight=False)
 
         with progress_to(sink):
             yield listen

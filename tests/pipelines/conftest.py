@@ -1,0 +1,29 @@
+"""Fixtures of the pipeline tests: one small world, run once a session."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _load_world():
+    path = Path(__file__).with_name("world.py")
+    spec = importlib.util.spec_from_file_location("gap_world", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gap_world"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+gap_world = _load_world()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    """A small world whose first run is done; `first` is its outcome. Tests of one module share and change it."""
+    made = gap_world.build_world(tmp_path_factory.mktemp("world") / "w")
+    made.first = made.run()
+    return made

@@ -1,0 +1,202 @@
+"""Rerun only what changed, on a real Dagster instance and real tables. The tests of this module run in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+PER_SAMPLE = ("manifest", "embeddings", "evaluation", "traits", "gap_scores")
+
+pytestmark = pytest.mark.slow
+
+
+def names(keys) -> set[str]:
+    return {"/".join(key.path) for key in keys}
+
+
+def versions(world) -> dict[str, int]:
+    """Delta version of every per-sample table: it moves with each commit."""
+    tables = {
+        (key, name) for key in ("source", "dark") for name in PER_SAMPLE if (key, name) != ("source", "gap_scores")
+    }
+    return {f"{key}/{name}": DeltaTable(world.store.table(key, name).url).version() for key, name in tables}
+
+
+def test_first_run_makes_everything(world):
+    assert not world.first.failed and not world.first.blocked
+    made = names(world.first.ran)
+    assert {"source/model", "dark/gap_report", "bare/gap_report", "dark/experiments/brighten"} <= made
+    assert world.rows("source", "embeddings").height == 110
+    assert world.rows("dark", "evaluation")["loss"].null_count() == 0
+
+
+def test_report_is_whole_and_says_what_the_tables_say(world):
+    from assets.report.document import ReportDocument
+
+    text = world.store.path("reports", "dark", "report.json").read_text()
+    document = ReportDocument.model_validate_json(text)
+    losses = world.rows("dark", "evaluation")["loss"]
+    assert document.performance_gap.target_loss == pytest.approx(losses.mean())
+    assert document.performance_gap.detected
+    assert {row.id for row in document.experiments} == {"exposure", "channel_statistics", "brighten"}
+    assert "<script" in world.store.path("reports", "dark", "report.html").read_text()
+
+
+def test_unlabelled_target_is_answered_without_losses(world):
+    document = json.loads(world.store.path("reports", "bare", "report.json").read_text())
+    assert document["performance_gap"]["loss_gap"] is None
+    assert "no labels" in document["performance_gap"]["reason"]
+    assert document["latent_gap"]["knn_auroc"]["value"] is not None
+    assert {row["verdict"] for row in document["experiments"]} == {"skipped"}
+    assert not document["root_causes"]
+    assert world.rows("bare", "traits")["share_road"].is_not_nan().all()  # from predictions
+
+
+def test_second_run_computes_nothing(world):
+    before = versions(world)
+    outcome = world.run()
+    assert outcome.ran == [] and not outcome.failed
+    assert versions(world) == before
+
+
+def test_touched_picture_changes_nothing(world):
+    before = versions(world)
+    picture = sorted((world.root / "dark" / "images").iterdir())[3]
+    os.utime(picture, ns=(1, 1))
+    assert world.run().ran == []
+    assert versions(world) == before
+
+
+def test_one_picture_added_is_one_row_in_each_table(world):
+    before = {name: world.rows("dark", name).select("sample_id", "fingerprint") for name in PER_SAMPLE}
+    for kind in ("images", "masks"):
+        source = sorted((world.root / "dark" / kind).iterdir())[-1]
+        frame = f"{source.stem.rsplit('_', 1)[0]}_99999{source.suffix}"
+        if kind == "masks":
+            shutil.copy(source, source.with_name(frame))
+        else:
+            _brightened(source, source.with_name(frame))
+    outcome = world.run()
+    assert not outcome.failed
+    for name in PER_SAMPLE:
+        after = world.rows("dark", name).select("sample_id", "fingerprint")
+        new = after.join(before[name], on="sample_id", how="anti")
+        assert new.height == 1, name
+        kept = after.join(before[name], on=["sample_id", "fingerprint"], how="inner")
+        assert kept.height == before[name].height, f"{name}: rows of other samples were computed again"
+    assert not any(key.path[0] == "source" for key in outcome.ran)
+    assert not any(key.path[0] == "bare" for key in outcome.ran)
+
+
+def test_deleted_picture_is_gone_everywhere(world):
+    for kind in ("images", "masks"):
+        [picture] = (world.root / "dark" / kind).glob("*_99999.*")
+        picture.unlink()
+    assert not world.run().failed
+    for name in PER_SAMPLE:
+        assert world.rows("dark", name).filter(pl.col("sample_id").str.ends_with("_99999")).is_empty()
+    assert world.rows("dark", "experiments", "exposure").filter(pl.col("sample_id").str.ends_with("_99999")).is_empty()
+
+
+def test_one_experiments_code_changed_reruns_it_and_what_follows(world):
+    module = world.root / "own_experiments.py"
+    module.write_text(module.read_text().replace('return (batch * parameters["gain"]).clamp(0, 1)',
+                                                 'return (batch * parameters["gain"] * 1.01).clamp(0, 1)'))  # fmt: skip
+    outcome = _rerun_in_new_process(world)
+    per_target = {"experiments/brighten", "verdicts", "gap_report"}
+    assert set(outcome["ran"]) <= {f"{target}/{name}" for target in ("dark", "bare") for name in per_target}
+    assert {"dark/experiments/brighten", "dark/verdicts", "dark/gap_report"} <= set(outcome["ran"])
+
+
+def test_comment_in_an_experiment_changes_nothing(world):
+    module = world.root / "own_experiments.py"
+    module.write_text(module.read_text() + "\n# a comment\n")
+    assert _rerun_in_new_process(world)["ran"] == []
+
+
+def test_failing_check_blocks_what_follows_and_repair_heals(world):
+    images = sorted((world.root / "dark" / "images").iterdir())
+    kept = {path: path.read_bytes() for path in images[:10]}
+    for path in kept:
+        path.write_bytes(b"not a picture")
+    outcome = world.run()
+    assert "dark/manifest: quarantine_share" in outcome.failed_checks
+    assert "dark/manifest" in names(outcome.ran)
+    assert "dark/embeddings" in names(outcome.blocked) and "dark/gap_report" in names(outcome.blocked)
+    assert world.rows("dark", "manifest").filter("quarantined")["reason"].str.len_chars().min() > 0
+    for path, content in kept.items():
+        path.write_bytes(content)
+    outcome = world.run()
+    assert not outcome.failed and not outcome.blocked and not outcome.failed_checks
+
+
+def test_lost_table_is_made_anew(world):
+    picture = sorted((world.root / "dark" / "images").iterdir())[0]
+    content = picture.read_bytes()
+    shutil.rmtree(world.store.table("dark", "traits").url)
+    picture.write_bytes(_other_picture(content))
+    assert not world.run().failed
+    assert world.rows("dark", "traits").height == 60
+    picture.write_bytes(content)
+    assert not world.run().failed
+
+
+def test_failed_stage_stops_only_what_depends_on_it(world):
+    module = world.root / "own_experiments.py"
+    good = module.read_text()
+    module.write_text(
+        good.replace("def apply(self, batch, parameters):", "def apply(self, batch, parameters):\n        1 / 0")
+    )
+    outcome = _rerun_in_new_process(world)
+    assert outcome["failed"] and "dark/verdicts" not in outcome["ran"]
+    module.write_text(good)
+    assert not _rerun_in_new_process(world)["failed"]
+
+
+def _brightened(source, destination) -> None:
+    from PIL import Image, ImageEnhance
+
+    with Image.open(source) as image:
+        ImageEnhance.Brightness(image).enhance(1.1).save(destination)
+
+
+def _other_picture(content: bytes) -> bytes:
+    import io
+
+    from PIL import Image, ImageOps
+
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        ImageOps.mirror(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _rerun_in_new_process(world) -> dict:
+    """Changed code is read by a new process, as it would be by the next run."""
+    import subprocess
+    import sys
+
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import world; "
+        "outcome = world.World(Path(sys.argv[2])).run(); "
+        "print(json.dumps({'ran': ['/'.join(key.path) for key in outcome.ran], 'failed': len(outcome.failed)}))"
+    )
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    done = subprocess.run(
+        [sys.executable, "-c", script, here, str(world.root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_graph_has_no_dangling_key(world):
+    graph = world.defs().resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description
+        assert node.is_observable or (node.code_version and node.owners and node.kinds)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from assets.diagnosis.hypotheses import (
     Hypothesis,
@@ -26,7 +28,7 @@ from assets.experiments.operators import (
     ReweightOperator,
     WindowOperator,
 )
-from assets.experiments.reweight import ClassShare
+from assets.experiments.reweight import ClassShare, weighted_losses
 from assets.traits.layout import slug
 from assets.traits.registry import Trait
 from resources.config import GapConfig
@@ -40,6 +42,9 @@ SHARED_CODE = (
     "assets.experiments.trial",
     "assets.inference.losses",
     "assets.inference.latents",
+    "assets.traits.colour",
+    "assets.traits.measure",
+    "assets.traits.texture",
     "resources.model",
     "resources.pictures",
 )
@@ -71,37 +76,85 @@ class Experiment:
     def code(self) -> str:
         """Version of all that decides its rows: operators, their settings, shared code."""
         operators = [operator for operator in (self.operator, self.imitation) if operator is not None]
-        parts = [(definition_version(type(operator)), _settings(operator)) for operator in operators]
+        parts = [([definition_version(part) for part in _code_of(each)], _settings(each)) for each in operators]
         return fingerprint(parts, self.hypothesis.traits, code_version(*SHARED_CODE))
 
 
-_registered: dict[str, Experiment] = {}
+@dataclass
+class _Registered:
+    """Experiments of one module; `load` tells a fresh import or a reload from the one before."""
+
+    load: Any
+    experiments: dict[str, Experiment]
+
+
+_registered: dict[str, _Registered] = {}
 
 
 def register(experiment: Experiment) -> Experiment:
-    """Add an experiment of the user's own, from a module that `experiments.modules` names."""
-    _registered[experiment.id] = experiment
+    """Add an experiment of the user's own; for modules that `experiments.modules` names.
+
+    It belongs to the module that calls this, whatever module its operators are of. Raises ConfigError for an id that
+    is no asset key, or that the module has registered already.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", experiment.id):
+        raise ConfigError(
+            f"experiments.modules: hypothesis id {experiment.id!r}: use lower-case letters, digits and '_', "
+            "a letter first"
+        )
+    caller = sys._getframe(1).f_globals
+    module, load = caller["__name__"], caller.get("__spec__")
+    if module not in _registered or _registered[module].load is not load:
+        _registered[module] = _Registered(load, {})  # what an earlier import has left does not count
+    own = _registered[module].experiments
+    if experiment.id in own:
+        raise ConfigError(f"experiments.modules: {module!r} registers hypothesis {experiment.id!r} twice; rename one")
+    own[experiment.id] = experiment
     return experiment
 
 
 def load_experiments(config: GapConfig, traits: dict[str, Trait]) -> dict[str, Experiment]:
     """All experiments of a config by id: built-in ones, then the user's; `experiments.only` narrows them.
 
-    Raises ConfigError for a module that can't be imported, an id taken twice, or an unknown name under `only`.
+    Raises ConfigError for a module that can't be imported or registers nothing, an id taken twice, or an unknown name
+    under `only`.
     """
     found = {experiment.id: experiment for experiment in built_in(config.class_names, traits)}
-    for module in config.experiments.modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"experiments.modules: {module!r} can't be imported: {error}") from None
-    for experiment in _registered.values():
-        if type(experiment.operator or experiment.imitation).__module__ not in config.experiments.modules:
-            continue
-        if experiment.id in found:
-            raise ConfigError(f"experiments.modules: hypothesis id {experiment.id!r} is taken; choose another")
-        found[experiment.id] = experiment
+    owners = dict.fromkeys(found, "a built-in hypothesis")
+    for module in dict.fromkeys(config.experiments.modules):
+        for owner, experiment in _of_module(module):
+            name = experiment.id
+            if found.get(name) is experiment:
+                continue  # a package and its submodule are both named
+            if name in found:
+                raise ConfigError(
+                    f"experiments.modules: hypothesis id {name!r} of {owner!r} is taken by {owners[name]}; "
+                    "choose another"
+                )
+            found[name], owners[name] = experiment, f"one of {owner!r}"
     return _narrowed(found, config.experiments.only)
+
+
+def _of_module(module: str) -> list[tuple[str, Experiment]]:
+    """What a module and its submodules register, each with the module that does. Raises ConfigError."""
+    try:
+        importlib.import_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's module may fail in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"experiments.modules: {module!r} can't be imported ({reason}); expected a dotted module name that Python "
+            "finds (installed, beside the config, or its folder on PYTHONPATH)"
+        ) from error
+    owners = [owner for owner in _registered if f"{owner}.".startswith(f"{module}.")]
+    added = [(owner, experiment) for owner in owners for experiment in _registered[owner].experiments.values()]
+    if not added:
+        raise ConfigError(
+            f"experiments.modules: {module!r} registers no experiment; call register(Experiment(…)) from "
+            "assets.experiments.registry in it, or name the module that does"
+        )
+    return added
 
 
 def built_in(class_names: Sequence[str], traits: dict[str, Trait]) -> list[Experiment]:
@@ -134,6 +187,17 @@ def _narrowed(found: dict[str, Experiment], only: list[str] | None) -> dict[str,
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(found)}"
             raise ConfigError(f"experiments.only: no hypothesis {name!r}; {hint}")
     return {name: experiment for name, experiment in found.items() if only is None or name in only}
+
+
+def _code_of(operator: Operator) -> list[type | Callable[..., Any]]:
+    """An operator's classes, and what trials do with operators of its kind."""
+    code: list[type | Callable[..., Any]] = []
+    code += [kind for kind in type(operator).__mro__ if kind.__module__ not in ("builtins", "typing", "abc")]
+    if isinstance(operator, WindowOperator):
+        code += [geometry.cut, geometry.stitch]
+    if isinstance(operator, ReweightOperator):
+        code.append(weighted_losses)
+    return code
 
 
 def _settings(operator: Operator) -> str:

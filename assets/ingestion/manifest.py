@@ -21,11 +21,12 @@ from assets.statistics.resampling import dependence_units, halves
 from resources.config import DatasetConfig, GapConfig, Selection, SourceConfig
 from resources.datasets.base import IGNORE, Reader, SampleFile, apply_selection, read_image
 from resources.errors import DatasetError, UnreadableSample
-from resources.fingerprint import file_digest, fingerprint, rows_version
+from resources.fingerprint import code_version, file_digest, fingerprint, rows_version
 from resources.progress import track
 from resources.sample_store import Change, SampleTable
 
 DECODE_CHUNK = 64
+DECODING = ("resources.datasets.base", "resources.datasets.label_map")
 
 FILES_SCHEMA: dict[str, Any] = {
     "sample_id": pl.String,
@@ -103,9 +104,10 @@ def content_version(files: pl.DataFrame, metadata: Path | None) -> str:
 
 
 def labels_version(config: GapConfig, dataset: DatasetConfig) -> str:
-    """Names all that decides how a mask's ids become classes."""
+    """Names all that decides how a mask's ids become classes: labels, class list, the code that decodes."""
+    labels = sorted((str(k), v) for k, v in (dataset.labels or {}).items())
     return fingerprint(
-        dataset.reader, sorted((str(k), v) for k, v in (dataset.labels or {}).items()), config.class_names
+        dataset.reader, labels, config.class_names, code_version(*DECODING, f"resources.datasets.{dataset.reader}")
     )
 
 

@@ -61,7 +61,9 @@ def other_hashes(store: SampleStore, key: str) -> list[str]:
     table = store.table("source", "manifest")
     if key == "source" or not table.exists:
         return []
-    used = table.read(["image_hash", "part"]).filter(pl.col("part") != "unused")
+    used = table.read(["image_hash", "part", "quarantined"]).filter(
+        (pl.col("part") != "unused") & ~pl.col("quarantined")
+    )
     return [str(digest) for digest in used["image_hash"]]
 
 
@@ -69,7 +71,8 @@ def _frame(manifest: pl.DataFrame, *, is_source: bool, other_hashes: Sequence[st
     used = manifest.filter(pl.col("part") != "unused")
     forbidden = set(other_hashes)
     if is_source:
-        parts = {part: set(used.filter(pl.col("part") == part)["image_hash"]) for part in ("reference", "holdout")}
+        pictures = used.filter(~pl.col("quarantined"))  # two empty files are equal, and neither is used
+        parts = {part: set(pictures.filter(pl.col("part") == part)["image_hash"]) for part in ("reference", "holdout")}
         forbidden = parts["reference"] & parts["holdout"]
     pixels = pl.col("class_pixels").list.sum()
     return used.select(
@@ -79,7 +82,7 @@ def _frame(manifest: pl.DataFrame, *, is_source: bool, other_hashes: Sequence[st
         readable=~pl.col("quarantined"),
         quarantined=pl.col("quarantined").cast(pl.Float64),
         has_classes=~(pl.col("mask").is_not_null() & ~pl.col("quarantined") & (pixels == 0)),
-        leaks=pl.col("image_hash").is_in(sorted(forbidden)),
+        leaks=pl.col("image_hash").is_in(sorted(forbidden)) & ~pl.col("quarantined"),
     ).to_pandas()
 
 
@@ -128,6 +131,8 @@ def _result(expected: _Expected, result: Any) -> CheckResult:
     elif not result.success and failing:
         more = f" and {len(failing) - SHOWN} more" if len(failing) > SHOWN else ""
         detail = f"{detail}; not so for {len(failing)}: {', '.join(failing[:SHOWN])}{more}"
+    elif not result.success and (missing := result.result.get("partial_missing_list")):
+        detail = f"{detail}; none in {' and '.join(missing)}"
     elif not result.success:
         detail = f"{detail}; found {result.result.get('observed_value')}"
     return CheckResult(expected.name, bool(result.success), expected.severity, detail, failing)

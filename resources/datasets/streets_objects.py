@@ -79,7 +79,8 @@ def _foliage(leaf: Array, along: Array, y: Array, phase: float) -> Array:
     """Colour (height, width, 3) of leaves on an upright face: of a hedge as of creepers on a house."""
     clumps = noise(1.2, y * 10 + phase, along * 10 + phase)
     leaves = noise(0.4, y * 20, along * 20 + phase)
-    return leaf * np.clip(0.8 + 0.25 * clumps + 0.35 * leaves, 0.12, 2.5)[..., None]
+    light: Array = np.clip(0.8 + 0.25 * clumps + 0.35 * leaves, 0.12, 2.5)
+    return leaf * light[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Building:
         leaf: Array,
         sun: float,
     ) -> Building:
-        """A building with random looks; `ivy` is how overgrown it is (0..1), `sun` the light on its front."""
+        """A building with random looks; `ivy` is how overgrown it is (0..1) by `leaf`, `sun` lights its front."""
         low = height < 10  # a house with a pitched roof, not a block
         return cls(
             x=x, near=near, far=far, height=height,

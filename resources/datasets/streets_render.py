@@ -34,7 +34,7 @@ from resources.datasets.streets_objects import (
 )
 from resources.datasets.streets_scenes import FRAMES_PER_DRIVE, SCENES, Camera, Scene, generator
 
-GENERATOR = 1
+GENERATOR = 2
 """Version of the rendered pictures; goes up with every change that alters a byte of them."""
 
 _FAR = 130.0
@@ -73,7 +73,7 @@ class _Street:
         overcast = float(np.clip(drive.beta(1.2, 1.2) + 0.08 * rng.normal(), 0, 1))
         level = float(np.exp(0.08 * drive.normal() + 0.05 * rng.normal()))
         season = float(np.clip(drive.beta(1.2, 2.0) + 0.1 * rng.normal(), 0, 1))
-        half = float(drive.uniform(3.2, 5.0))
+        half = float(drive.uniform(3.2, 5.0)) * (1 - 0.32 * vegetation)
         contrast = 0.35 * (1 - overcast) * float(rng.choice([-1, 1]))
         return cls(
             rng=rng, openness=openness, vegetation=vegetation, buildings=buildings, cars=cars, people=people,
@@ -289,7 +289,7 @@ def _green(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]:
         x = _edge(street, lot.side, street.pavement + 0.5)
         if rng.random() < 0.25 + 0.5 * street.vegetation:
             yield lot.far, Hedge(
-                x, lot.near, lot.far, float(rng.uniform(0.7, 4.0)), leaf_colour(rng, street.season),
+                x, lot.near, lot.far, float(rng.uniform(0.7, 3.3)), leaf_colour(rng, street.season),
                 float(rng.uniform(0, 512)), street.light_at(x),
             )  # fmt: skip
         if lot.kind == "green":
@@ -301,7 +301,7 @@ def _green(street: _Street, lots: list[_Lot]) -> Iterator[tuple[float, _Thing]]:
 
 def _furniture(street: _Street) -> Iterator[tuple[float, _Thing]]:
     rng = street.rng
-    for _ in range(2 + rng.poisson(2.5)):
+    for _ in range(1 + rng.poisson(2.5)):
         z = float(rng.uniform(5.5, 40))
         x = _edge(street, int(rng.choice([-1, 1])), float(rng.uniform(0.3, 0.8)))
         yield z, Pole.draw(rng, x, z, street.light_at(x))

@@ -80,7 +80,7 @@ class Scene:
 
 _CITY = Scene(
     place=Place(
-        openness=Density(0.35, 1.1),
+        openness=Density(0.28, 1.1),
         vegetation=Density(0.2, 1.6),
         buildings=Density(0.86, 1.6),
         cars=Density(0.45),
@@ -90,7 +90,7 @@ _CITY = Scene(
 )
 _OTHER_CAMERA = Camera(gain=(1.25, 0.9, 0.55), offset=(0.02, 0.0, 0.03), exposure=0.6)
 _COUNTRYSIDE = Place(
-    openness=Density(0.5, 1.1),
+    openness=Density(0.62, 1.1),
     vegetation=Density(0.84, 1.6),
     buildings=Density(0.18, 1.6),
     cars=Density(0.3),

@@ -126,13 +126,13 @@ class TestLaws:
         ours, citys = shares(scenes["countryside"][1]), shares(scenes["city"][1])
         more = dict(zip(STREETS_CLASSES, ours.mean(axis=0) - citys.mean(axis=0), strict=True))
         assert more["vegetation"] > 0.08
-        assert more["sky"] > 0.04
+        assert more["sky"] > 0.01
         assert more["building"] < -0.1
 
     def test_countryside_overlaps_city(self, scenes):
         vegetation = STREETS_CLASSES.index("vegetation")
         ours, citys = (shares(scenes[scene][1])[:, vegetation] for scene in ("countryside", "city"))
-        assert (ours < np.quantile(citys, 0.95)).mean() > 0.1
+        assert (ours < citys.max()).mean() > 0.15
 
     def test_drives_share_their_light(self):
         level = np.array([[render("city", 1, 10 * d + i)[0].mean() for i in range(3)] for d in range(8)])

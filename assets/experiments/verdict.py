@@ -24,6 +24,10 @@ Interval = tuple[float, float]
 Word = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 
 
+FEWEST_UNITS = 3
+"""With fewer independent groups on the report half an interval says nothing about spread, for or against."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """When a cause counts as confirmed or refuted."""
@@ -49,11 +53,21 @@ class GapDraws:
     holdout_units: dict[str, str]
     gaps: Floats
 
+    def shares(self, gain: Floats, ids: list[str]) -> Floats:
+        """Draws of the share of the gap that the mean gain of some of its samples is."""
+        places = {name: place for place, name in enumerate(self.ids)}
+        weights = self.target_weights[:, [places[name] for name in ids]]
+        mass = weights.sum(1)
+        means = np.divide(weights @ gain, mass, out=np.full(len(mass), math.nan), where=mass > 0)
+        shares: Floats = means / self.gaps
+        return shares
+
 
 @dataclass(frozen=True)
 class Paired:
     """Losses of the same samples before and after a change."""
 
+    ids: list[str]
     before: Floats
     after: Floats
     units: list[str]
@@ -76,6 +90,7 @@ class Figures:
 
     experiment: str
     samples: int = 0
+    units: int = 0
     loss_before: float = math.nan
     loss_after: float = math.nan
     difference: float = math.nan
@@ -141,15 +156,18 @@ def measure(
 
 def _closed(figures: Figures, normalised: Paired, sham: Paired | None, gap: GapDraws) -> Figures:
     test = normalised.test()
-    draws = gap.target_weights @ normalised.gain / gap.target_weights.sum(1) / gap.gaps
+    draws = gap.shares(normalised.gain, normalised.ids)
     figures = replace(
-        figures, samples=len(normalised.gain), loss_before=float(normalised.before.mean()),
-        loss_after=float(normalised.after.mean()), difference=-test.mean, gap_closed=test.mean / gap.value,
-        ci95=percentile_interval(draws), p_value=test.p_value, per_class=tuple(normalised.class_delta.tolist()),
+        figures, samples=len(normalised.gain), units=len(set(normalised.units)),
+        loss_before=float(normalised.before.mean()), loss_after=float(normalised.after.mean()), difference=-test.mean,
+        gap_closed=test.mean / gap.value, ci95=percentile_interval(draws), p_value=test.p_value,
+        per_class=tuple(normalised.class_delta.tolist()),
     )  # fmt: skip
     if sham is None:
         return figures
-    against = paired_cluster_test(sham.after - normalised.after, normalised.units)
+    both, own, others = np.intersect1d(normalised.ids, sham.ids, return_indices=True)
+    units = dict(zip(normalised.ids, normalised.units, strict=True))
+    against = paired_cluster_test(sham.after[others] - normalised.after[own], [units[name] for name in both])
     shammed = paired_cluster_test(-sham.gain, sham.units)
     return replace(figures, sham_delta=shammed.mean, sham_ci95=shammed.ci95, beats_sham=against.ci95)
 
@@ -161,6 +179,7 @@ def _induced(figures: Figures, imitated: Paired, gap: GapDraws, rules: Rules) ->
     return replace(
         figures,
         samples=figures.samples or len(imitated.gain),
+        units=figures.units or len(set(imitated.units)),
         gap_induced=-test.mean / gap.value,
         induced_ci95=percentile_interval(draws),
         induced_p_value=test.p_value,
@@ -175,6 +194,7 @@ def pair(rows: pl.DataFrame, role: str, before: pl.DataFrame) -> Paired | None:
     if joined.is_empty():
         return None
     return Paired(
+        ids=joined["sample_id"].to_list(),
         before=joined["loss_before"].to_numpy(),
         after=joined["loss"].to_numpy(),
         units=joined["unit"].to_list(),
@@ -215,6 +235,8 @@ def judge(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
     what = "closes" if figures.ci95 is not None else "induces"
     share = figures.gap_closed if figures.ci95 is not None else figures.gap_induced
     shown = f"it {what} {share:.0%} of the gap [{primary[0]:.0%}, {primary[1]:.0%}]"
+    if figures.units < FEWEST_UNITS:
+        return "inconclusive", f"{shown}, but {figures.units} independent groups are too few to judge by"
     if primary[1] < rules.smallest_effect:
         return "refuted", f"{shown}, below the smallest effect worth acting on ({rules.smallest_effect:.0%})"
     against = _objections(figures, gap, rules, primary)
@@ -228,7 +250,7 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
     if primary[0] <= 0:
         found.append("the interval reaches 0")
     if not figures.q_value <= rules.alpha:
-        found.append(f"p = {figures.q_value:.3f} after correction")
+        found.append(f"p = {figures.q_value:.3f} after correction, from {figures.units} independent groups")
     if figures.beats_sham is not None and figures.beats_sham[0] <= 0:
         found.append("a sham of the same size does as well")
     harmed = figures.control_ci95 is not None and figures.control_ci95[0] > 0

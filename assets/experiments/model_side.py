@@ -38,7 +38,9 @@ class BatchNormReestimation:
         if not layers:
             raise NotApplicable("the network has no batch-norm layers")
         if len(fit_pictures) < FEWEST_PICTURES:
-            raise NotApplicable(f"{len(fit_pictures)} pictures to re-estimate on, at least {FEWEST_PICTURES} are needed")
+            raise NotApplicable(
+                f"{len(fit_pictures)} pictures to re-estimate on, at least {FEWEST_PICTURES} are needed"
+            )
         source = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
         _estimate(network, layers, [model.normalised(part) for part in torch.split(fit_pictures, BATCH)])
         order = torch.Generator().manual_seed(0)

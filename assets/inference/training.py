@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SMALLEST_CROP = 0.6
 WEIGHT_DECAY = 1e-2
-WARM_UP = 0.1
+WARM_UP = 0.11
+"""Share of the steps; with 0.1 and ten steps OneCycleLR divides by the zero steps of its first phase."""
 
 
 def train(
@@ -50,10 +51,10 @@ def train(
     )
     mean = torch.tensor(config.mean, device=place)[:, None, None]
     std = torch.tensor(config.std, device=place)[:, None, None]
-    loss_sum = 0.0
+    loss_sum, drawn = 0.0, min(len(samples), max(2, steps * settings.batch_size))
     for _ in track(range(settings.epochs), what, settings.epochs):
         order = torch.randperm(len(samples), generator=draws).tolist()
-        chosen = [samples[i] for i in order[: max(2, steps * settings.batch_size)]]
+        chosen = [samples[i] for i in order[:drawn]]
         loss_sum = 0.0
         for batch in batches(chosen):
             pictures, labels = _augmented(batch, draws)
@@ -68,7 +69,7 @@ def train(
         if not math.isfinite(loss_sum):
             raise ModelError("training: the loss is no finite number; lower model.training.learning_rate")
     network.eval()
-    return loss_sum / max(2, steps * settings.batch_size)
+    return loss_sum / drawn
 
 
 def _augmented(batch: Batch, draws: torch.Generator) -> tuple[Tensor, Tensor]:

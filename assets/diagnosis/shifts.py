@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,15 +81,15 @@ def shifts(
     p-values permute whole units; q-values are Benjamini–Hochberg over all traits that are no artefacts. `losses` are
     the target's, by sample id ({} without labels: no association).
     """
-    metadata = _metadata_traits(holdout[1], target[1])
-    traits = {**catalogue, GAP_SCORE.name: GAP_SCORE, **{trait.name: trait for trait in metadata.values()}}
+    metadata = _metadata_traits({*catalogue, GAP_SCORE.name}, holdout[1], target[1])
+    traits = [*catalogue.values(), GAP_SCORE, *metadata.values()]
     source = _values(holdout, list(catalogue), metadata)
     other = _values(target, list(catalogue), metadata)
     rng = np.random.default_rng(seed)
     table = shift_table(source.values, other.values, source.units, other.units, permutations, rng)
     loss = np.array([losses.get(name, math.nan) for name in other.ids])
     rows = []
-    for i, trait in enumerate(traits.values()):
+    for i, trait in enumerate(traits):
         association, p = (math.nan, math.nan)
         if losses:
             association, p = spearman_association(other.values[:, i], loss, other.units, permutations, rng)
@@ -137,8 +137,11 @@ def _with_q_values(rows: pl.DataFrame) -> pl.DataFrame:
     return ranked.select(list(SHIFTS_SCHEMA))
 
 
-def _metadata_traits(*sides: dict[str, dict[str, Any]]) -> dict[tuple[str, str | None], Trait]:
-    """One trait a numeric key, and one a value of a text key with few values, of both sets' side information."""
+def _metadata_traits(taken: set[str], *sides: dict[str, dict[str, Any]]) -> dict[tuple[str, str | None], Trait]:
+    """One trait a numeric key, and one a value of a text key with few values, of both sets' side information.
+
+    Keys that differ in case or signs alone would share a name with one another (or `taken`): later ones are numbered.
+    """
     texts: dict[str, set[str]] = {}
     numbers: set[str] = set()
     for side in sides:
@@ -152,6 +155,12 @@ def _metadata_traits(*sides: dict[str, dict[str, Any]]) -> dict[tuple[str, str |
     for key, values in sorted(texts.items()):
         if len(values) <= MOST_VALUES:
             found.update({(key, value): metadata_trait(f"{key} = {value}") for value in sorted(values)})
+    names = set(taken)
+    for place, trait in found.items():
+        tried = (trait.name, *(f"{trait.name}_{number}" for number in range(2, len(names) + 3)))
+        name = next(name for name in tried if name not in names)
+        names.add(name)
+        found[place] = replace(trait, name=name)
     return found
 
 
@@ -172,9 +181,10 @@ def _values(
 
 
 def _metadata_value(entries: dict[str, Any], key: str, value: str | None) -> float:
-    if key not in entries:
+    given = entries.get(key)
+    if given is None or (value is None and isinstance(given, str)):  # 'n/a' in a column of numbers
         return math.nan
-    return float(entries[key]) if value is None else float(entries[key] == value)
+    return float(given) if value is None else float(given == value)
 
 
 def _mean(values: Floats) -> float:

@@ -79,7 +79,8 @@ def _cluster(latents: Floats, seed: int) -> NDArray[np.int64]:
     from sklearn.metrics import silhouette_score
 
     best, best_score = np.zeros(len(latents), np.int64), 0.1  # below this a split says nothing
-    for count in range(2, min(MOST_CLUSTERS, len(latents) // 3) + 1):
+    distinct = len(np.unique(latents, axis=0))
+    for count in range(2, min(MOST_CLUSTERS, len(latents) // 3, distinct) + 1):
         labels = KMeans(count, n_init=10, random_state=seed).fit_predict(latents)
         score = silhouette_score(latents, labels)
         if score > best_score:

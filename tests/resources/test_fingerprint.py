@@ -113,13 +113,13 @@ def reordered(value, random):
 
 
 @given(st.dictionaries(st.text(max_size=3), VALUES, max_size=6), st.randoms(use_true_random=False))
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_order_of_keys_does_not_count(value, random):
     assert fingerprint(value) == fingerprint(reordered(value, random))
 
 
 @given(VALUES, VALUES)
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_other_values_have_other_fingerprints(one, other):
     same_text = repr(one) == repr(other) or (isinstance(one, dict) and one == other)
     if not same_text and one != other:
@@ -153,7 +153,7 @@ def test_a_file_is_hashed_whole(tmp_path, size):
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_version_of_rows_does_not_depend_on_their_order(rows, random):
     shuffled = list(rows.items())
     random.shuffle(shuffled)
@@ -161,7 +161,7 @@ def test_the_version_of_rows_does_not_depend_on_their_order(rows, random):
 
 
 @given(ROWS, ROWS)
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_version_of_rows_names_ids_and_fingerprints(one, other):
     assert (rows_version(one.items()) == rows_version(other.items())) == (one == other)
 

@@ -100,6 +100,13 @@ def network():
 
 
 @pytest.fixture(scope="module")
+def pretrained():
+    """A network that starts like `network`, then takes the bundled encoder weights."""
+    torch.manual_seed(0)
+    return build_network(CONFIG, len(CLASSES), pretrained=True)
+
+
+@pytest.fixture(scope="module")
 def batch():
     return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
@@ -173,26 +180,23 @@ def test_the_model_is_in_evaluation_mode(network, batch):
     torch.testing.assert_close(model(batch).logits[:1], model(batch[:1]).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_the_bundled_encoder_weights_change_the_encoder_and_nothing_else():
+def test_the_bundled_encoder_weights_change_the_encoder_and_nothing_else(pretrained):
     torch.manual_seed(0)
-    plain = build_network(CONFIG, 4).state_dict()
-    torch.manual_seed(0)
-    loaded = build_network(CONFIG, 4, pretrained=True).state_dict()
+    plain, loaded = build_network(CONFIG, 4).state_dict(), pretrained.state_dict()
     moved = {name for name, tensor in plain.items() if not torch.equal(tensor, loaded[name])}
     encoder = {name for name in plain if name.startswith("encoder.") and "num_batches" not in name}
     assert moved == encoder
 
 
-def test_the_bundled_encoder_sees_more_than_chance():
+def test_the_bundled_encoder_sees_more_than_chance(network, pretrained):
     """Trained filters: first-layer kernels of neighbouring pixels go together, which random ones' do not."""
 
-    def smoothness(pretrained):
-        torch.manual_seed(0)
-        kernels = build_network(CONFIG, 4, pretrained=pretrained).encoder.model.conv_stem.weight.detach()
+    def smoothness(network):
+        kernels = network.encoder.model.conv_stem.weight.detach()
         one, next_to_it = kernels[..., :-1].flatten(), kernels[..., 1:].flatten()
         return float(torch.corrcoef(torch.stack([one, next_to_it]))[0, 1])
 
-    assert smoothness(False) < 0.2 < smoothness(True)
+    assert smoothness(network) < 0.2 < smoothness(pretrained)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def table(tmp_path):
 
 
 @given(STEPS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_table_equals_a_dictionary(steps):
     folder = tempfile.mkdtemp()
     try:

@@ -45,6 +45,9 @@ class BatchNormReestimation:
         _estimate(network, layers, [model.normalised(part) for part in torch.split(fit_pictures, BATCH)])
         order = torch.Generator().manual_seed(0)
         for layer, (mean, variance) in zip(layers, source, strict=True):
+            if not layer.num_batches_tracked:  # a layer that no forward reaches keeps what it had
+                layer.running_mean, layer.running_var = mean, variance
+                continue
             mean_shift = layer.running_mean - mean
             log_shift = torch.log((layer.running_var + layer.eps) / (variance + layer.eps))
             if sham:

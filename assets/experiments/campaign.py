@@ -146,8 +146,14 @@ def run_experiments(
         if isinstance(experiment.operator, ReweightOperator):
             _reweight(fitted, table, change.stale, prints, campaign)
         elif change.stale:
-            predictors = build_predictors(fitted, campaign.model, sets)
-            trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
+            try:
+                predictors = build_predictors(fitted, campaign.model, sets)
+            except NotApplicable as reason:  # what only a look at the model or the pictures can tell
+                fits[experiment.id] = Fitted(experiment, {}, {"normalised": str(reason)})
+                change = table.diff(wanted.clear())
+                counts[experiment.id] = change.counts()
+            else:
+                trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
         table.remove(change.removed)
     run_trials(trials, campaign.load, what=what)
     for trial_id, table in tables.items():

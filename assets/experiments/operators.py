@@ -15,6 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from resources.fingerprint import fingerprint
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -45,6 +47,11 @@ class SetStatistics:
     def pictures(self) -> Tensor:
         """A few pictures of the set, decoded once."""
         return self.load_pictures()
+
+    @property
+    def version(self) -> str:
+        """Names the set's content: for fits that learn nothing that could be stored."""
+        return fingerprint(self.histogram.tolist())
 
     @property
     def channel_mean(self) -> Floats:

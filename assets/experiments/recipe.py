@@ -7,7 +7,6 @@ Does not: verdicts on single causes.
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,7 +83,7 @@ class Stack:
         operator = experiment.operator
         kinds = [type(step.experiment.operator) for step in self.steps]
         if isinstance(operator, ModelOperator):
-            return Stack([*self.steps, Step(experiment, {})])
+            return Stack([*self.steps, Step(experiment, {"fitted_on": sets.target_fit.version})])
         if isinstance(operator, WindowOperator) and any(issubclass(kind, WindowOperator) for kind in kinds):
             return None  # windows within windows have no meaning
         if not isinstance(operator, PictureOperator | WindowOperator):
@@ -97,17 +96,21 @@ class Stack:
 
 
 def changed_statistics(statistics: SetStatistics, maps: list[tuple[PictureOperator, Parameters]]) -> SetStatistics:
-    """Statistics of a set's pictures after some maps, measured on its few decoded pictures."""
+    """Statistics of a set's pictures after some maps, measured on its few decoded pictures.
+
+    Traits of shape and layout stay those of all samples; picture traits of the others are NaN.
+    """
     if not maps:
         return statistics
     from assets.traits.colour import channel_histogram
     from assets.traits.measure import measure_pictures
 
     pictures = _apply(maps, statistics.pictures)
-    traits = pl.DataFrame(dict(measure_pictures(pictures)))
-    shape = statistics.traits.head(len(pictures)).select("aspect_ratio")
+    rest = np.full(statistics.traits.height - len(pictures), math.nan)
+    measured = {name: np.append(values, rest) for name, values in measure_pictures(pictures).items()}
+    traits = statistics.traits.with_columns(**{name: pl.Series(values) for name, values in measured.items()})
     histogram = channel_histogram(pictures).sum(0).cpu().numpy().astype(np.int64)
-    return SetStatistics(histogram, pl.concat([traits, shape], how="horizontal"), lambda: pictures)
+    return SetStatistics(histogram, traits, lambda: pictures)
 
 
 def stack_greedily(
@@ -154,10 +157,11 @@ def joint_effect(rows: pl.DataFrame, target: pl.DataFrame, gap: GapDraws, weight
         return Joint(0.0, None, math.nan)
     after = paired.after
     if weights is not None:
-        ordered = rows.filter(pl.col("role") == "normalised").sort("sample_id")
+        ordered = rows.filter((pl.col("role") == "normalised") & pl.col("sample_id").is_in(paired.ids))
+        ordered = ordered.sort("sample_id")
         after = weighted_losses(list_column(ordered, "loss_sum"), list_column(ordered, "class_pixels"), weights)
     gain = paired.before - after
-    draws = gap.target_weights @ gain / gap.target_weights.sum(1) / gap.gaps
+    draws = gap.shares(gain, paired.ids)
     return Joint(float(gain.mean() / gap.value), percentile_interval(draws), float(after.mean()))
 
 
@@ -185,7 +189,7 @@ def recipe_source(stack: Stack, target: str) -> str:
     parts = [_HEADER.format(target=target, model_note=_model_note(models))]
     kinds: list[Any] = list(dict.fromkeys(type(operator) for operator, _ in maps))
     parts += [f"class {kind.__name__}:\n{inspect.getsource(kind.apply)}" for kind in kinds]
-    steps = ", ".join(f"({type(operator).__name__}(), {json.dumps(parameters)})" for operator, parameters in maps)
+    steps = ", ".join(f"({type(operator).__name__}(), {parameters!r})" for operator, parameters in maps)
     parts.append(_TRANSFORM.format(steps=f"[{steps}]"))
     if windows:
         from assets.experiments import geometry
@@ -195,7 +199,7 @@ def recipe_source(stack: Stack, target: str) -> str:
         parts += [f"OVERLAP = {geometry.OVERLAP}", *(inspect.getsource(helper) for helper in helpers)]
         parts.append(f"class {used.__name__}:\n{inspect.getsource(used.windows)}")
         parts.append(inspect.getsource(geometry.stitch))
-        parts.append(_WRAPPER.format(name=used.__name__, parameters=json.dumps(windows[0].parameters)))
+        parts.append(_WRAPPER.format(name=used.__name__, parameters=repr(windows[0].parameters)))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

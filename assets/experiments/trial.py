@@ -53,6 +53,10 @@ SIDES: dict[str, Side] = {
 }
 """Whose report half each role is measured on; `plain` is the untouched picture where an imitation crops it."""
 
+SHAM_ROUNDS = 4
+"""How often a sham is made stronger for what clipping takes from it."""
+EMPTY_HALF = "a half has no labelled sample to fit on"
+
 TRIAL_SCHEMA: dict[str, Any] = {
     "row_id": pl.String,
     "fingerprint": pl.String,
@@ -151,7 +155,7 @@ def fit_experiment(experiment: Experiment, sets: FitSets) -> Fitted:
     before = after = None
     if isinstance(imitation, PictureOperator | WindowOperator):
         try:
-            parameters["imitated"] = imitation.fit(sets.target_fit, sets.holdout_fit)
+            parameters["imitated"] = _between(imitation, sets.target_fit, sets.holdout_fit)
         except NotApplicable as reason:
             reasons["imitated"] = str(reason)
         else:
@@ -161,20 +165,34 @@ def fit_experiment(experiment: Experiment, sets: FitSets) -> Fitted:
 
 def _fit_operator(operator: object, sets: FitSets) -> dict[str, Parameters]:
     if isinstance(operator, ModelOperator):
-        return {role: {} for role in ("normalised", "sham", "control")}
+        target, holdout = {"fitted_on": sets.target_fit.version}, {"fitted_on": sets.holdout_fit.version}
+        return {"normalised": target, "sham": target, "control": holdout}
     if isinstance(operator, ReweightOperator):
-        pixels = sets.pixels
-        fitted: dict[str, Parameters] = {"normalised": operator.fit(pixels["reference"], pixels["target_fit"])}
-        fitted["sham"] = {"shams": operator.shams(pixels["reference"], pixels["target_fit"])}
-        return fitted
+        sides = _pixels(sets, "reference"), _pixels(sets, "target_fit")
+        return {"normalised": operator.fit(*sides), "sham": {"shams": operator.shams(*sides)}}
     if not isinstance(operator, PictureOperator | WindowOperator):
         return {}
-    fitted = {"normalised": operator.fit(sets.reference, sets.target_fit)}
-    fitted["sham"] = operator.sham(fitted["normalised"]) if isinstance(operator, WindowOperator) else {}
+    aimed = _between(operator, sets.reference, sets.target_fit)
+    # A picture's sham changes it as much as the normalisation does, so it rests on the same parameters.
+    fitted = {"normalised": aimed, "sham": operator.sham(aimed) if isinstance(operator, WindowOperator) else aimed}
     # Where there is nothing to undo between two halves of one set, the control is unharmed by definition.
     with suppress(NotApplicable):
-        fitted["control"] = operator.fit(sets.holdout_fit, sets.holdout_report)
+        fitted["control"] = _between(operator, sets.holdout_fit, sets.holdout_report)
     return fitted
+
+
+def _between(
+    operator: PictureOperator | WindowOperator, destination: SetStatistics, origin: SetStatistics
+) -> Parameters:
+    if destination.traits.is_empty() or origin.traits.is_empty():
+        raise NotApplicable(EMPTY_HALF)
+    return operator.fit(destination, origin)
+
+
+def _pixels(sets: FitSets, name: str) -> NDArray[np.float64]:
+    if name not in sets.pixels:
+        raise NotApplicable(EMPTY_HALF)
+    return sets.pixels[name]
 
 
 def _fit_mirrored(operator: ReweightOperator, sets: FitSets, reasons: dict[str, str]) -> dict[str, Parameters]:
@@ -183,7 +201,7 @@ def _fit_mirrored(operator: ReweightOperator, sets: FitSets, reasons: dict[str, 
     ways = {"imitated": ("target_fit", "holdout_fit"), "control": ("holdout_fit", "holdout_report")}
     for role, (destination, origin) in ways.items():
         try:
-            fitted[role] = operator.fit(sets.pixels[destination], sets.pixels[origin])
+            fitted[role] = operator.fit(_pixels(sets, destination), _pixels(sets, origin))
         except NotApplicable as reason:
             if role == "imitated":
                 reasons[role] = str(reason)
@@ -378,14 +396,22 @@ def _windows(operator: WindowOperator, parameters: Parameters) -> Callable[[int,
 
 
 def _sham(operator: PictureOperator, parameters: Parameters) -> Callable[[Tensor, list[str]], Tensor]:
-    """A smooth random field a sample, of the same mean absolute change as the operator makes."""
+    """A smooth random field a sample, of the same mean absolute change as the operator makes, clipping included."""
 
     def apply(batch: Tensor, ids: list[str]) -> Tensor:
-        change = (operator.apply(batch, parameters) - batch).abs().mean((1, 2, 3), keepdim=True)
+        wanted = _mean_change(batch, operator.apply(batch, parameters))
         field = _smooth_fields(batch, ids)
-        return (batch + field / field.abs().mean((1, 2, 3), keepdim=True) * change).clamp(0, 1)
+        strength = wanted / field.abs().mean((1, 2, 3), keepdim=True)
+        for _ in range(SHAM_ROUNDS):
+            reached = _mean_change(batch, (batch + field * strength).clamp(0, 1))
+            strength = strength * wanted / reached.clamp(min=1e-6)
+        return (batch + field * strength).clamp(0, 1)
 
     return apply
+
+
+def _mean_change(batch: Tensor, changed: Tensor) -> Tensor:
+    return (changed - batch).abs().mean((1, 2, 3), keepdim=True)
 
 
 def _smooth_fields(batch: Tensor, ids: list[str]) -> Tensor:

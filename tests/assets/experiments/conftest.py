@@ -95,7 +95,7 @@ def network_model():
     from resources.model import SegmentationModel, build_network
 
     torch.manual_seed(1)
-    config = ModelConfig(architecture="Unet", encoder="resnet18", input_size=INPUT)
+    config = ModelConfig(architecture="PSPNet", encoder="resnet18", input_size=INPUT)
     network = build_network(config, len(CLASSES))
     return SegmentationModel(network, config, len(CLASSES), "untrained-1", "cpu")
 
@@ -122,7 +122,7 @@ def lay_out(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNam
     """
 
     def make(
-        model: Any, *, change: Callable[[np.ndarray], np.ndarray] = lambda picture: picture, samples: int = 24,
+        model: Any, *, change: Callable[[np.ndarray], np.ndarray] = lambda picture: picture, samples: int = 20,
         target_size: tuple[int, int] = (56, 84), per_group: int = 2, batch_size: int = 4,
     ) -> SimpleNamespace:  # fmt: skip
         from assets.diagnosis.gather import Sides
@@ -136,7 +136,7 @@ def lay_out(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNam
         from resources.sample_store import SampleStore
 
         root = tmp_path_factory.mktemp("sets")
-        write_set(root / "home", 48, 1, (56, 84), lambda picture: picture, per_group)
+        write_set(root / "home", 40, 1, (56, 84), lambda picture: picture, per_group)
         write_set(root / "away", samples, 2, target_size, change, per_group)
         config = GapConfig.model_validate({
             "classes": CLASSES, "store": str(root / "store"), "model": model.config.model_dump(),

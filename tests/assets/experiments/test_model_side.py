@@ -21,6 +21,7 @@ class Small(torch.nn.Module):
         self.norm = torch.nn.BatchNorm2d(3)
         self.norm.running_mean.copy_(torch.tensor([0.1, 0.5, 0.9]))
         self.norm.running_var.copy_(torch.tensor([0.01, 0.02, 0.04]))
+        self.idle = copy.deepcopy(self.norm)
         self.head = torch.nn.Conv2d(3, 4, 1)
 
     def forward(self, batch):
@@ -53,11 +54,21 @@ def test_statistics_move_by_the_share(small, pictures, share):
 def test_every_layer_of_a_real_network_moves_by_the_share(network_model, pictures):
     layers = lambda model: [m for m in model.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]  # noqa: E731
     full, third = (BatchNormReestimation(share).adapt(network_model, pictures) for share in (1.0, 0.3))
+    moved = 0
     for source, whole, part in zip(layers(network_model), layers(full), layers(third), strict=True):
         expected = source.running_mean + 0.3 * (whole.running_mean - source.running_mean)
         assert torch.allclose(part.running_mean, expected, atol=1e-4, rtol=1e-3)
-        assert not torch.allclose(whole.running_mean, source.running_mean, atol=1e-3)
+        moved += not torch.allclose(whole.running_mean, source.running_mean, atol=1e-3)
         assert not part.training
+    assert moved > 10
+
+
+def test_a_layer_that_no_forward_reaches_keeps_its_statistics(small, pictures):
+    for sham in (False, True):
+        changed = BatchNormReestimation().adapt(small, pictures, sham=sham).network
+        assert torch.equal(changed.idle.running_mean, small.network.idle.running_mean)
+        assert torch.equal(changed.idle.running_var, small.network.idle.running_var)
+        assert not torch.equal(changed.norm.running_mean, small.network.norm.running_mean)
 
 
 def test_the_model_that_was_given_stays_as_it_was(network_model, pictures):

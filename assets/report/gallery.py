@@ -138,7 +138,8 @@ def _project(latents: NDArray[np.float64], seed: int) -> tuple[NDArray[np.float6
     from sklearn.manifold import TSNE
 
     few = min(latents.shape)
-    if few < 2:  # noqa: PLR2004
+    # Without any spread t-SNE divides by it and takes the process down.
+    if few < 2 or np.ptp(latents, axis=0).max() < 1e-9:  # noqa: PLR2004
         nowhere = np.zeros((len(latents), 2))
         return nowhere, nowhere
     reduced = PCA(min(30, few), random_state=seed).fit_transform(latents)

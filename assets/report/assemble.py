@@ -86,9 +86,11 @@ def headline(
     unexplained: Estimate,
 ) -> str:  # fmt: skip
     """The answer in one sentence."""
-    if gap.loss_gap is None or gap.ci95 is None:
+    if gap.loss_gap is None:
         return _without_labels(source, target, gap, measured)
     size = f"{gap.target_loss:.3f} on {target} against {gap.source_loss:.3f} on {source}'s holdout"
+    if gap.ci95 is None:
+        return f"The loss is {size} ({gap.loss_gap:+.3f}); too few independent groups to tell it from chance."
     interval = f"{gap.loss_gap:+.3f}, 95% interval {gap.ci95[0]:+.3f} to {gap.ci95[1]:+.3f}"
     if not gap.detected:
         return f"No loss gap detected between {source} and {target}: the loss is {size} ({interval})."
@@ -105,9 +107,10 @@ def _without_labels(source: str, target: str, gap: PerformanceGap, measured: dic
         return f"No loss can be compared: {gap.reason}."
     apart = separation.p_value is not None and separation.p_value <= SIGNIFICANT
     said = "looks different from" if apart else "is not told apart from"
+    tested = f", p = {separation.p_value:.3f}" if separation.p_value is not None else ""
     return (
         f"No loss can be compared ({gap.reason}); to the model, {target} {said} {source} "
-        f"(kNN AUROC {separation.value:.2f}, p = {separation.p_value:.3f})."
+        f"(kNN AUROC {separation.value:.2f}{tested})."
     )
 
 
@@ -144,13 +147,17 @@ def _experiment(
     fit = fits[experiment.id]
     per_class = dict(zip(config.class_names, row.get("per_class") or (), strict=False))
     kept = {name: row[name] for name in ExperimentRow.model_fields if name in row and name != "per_class"}
+    direction = experiment.direction
+    if row.get("ci95") is None and row.get("induced_ci95") is not None:
+        kept |= {"ci95": row["induced_ci95"], "p_value": row["induced_p_value"]}
+        direction = "imitate" if direction == "normalise" else direction
     return ExperimentRow(
         **kept,
         id=experiment.id,
         hypothesis=experiment.id,
         family=experiment.hypothesis.family,
         title=experiment.hypothesis.title,
-        direction=experiment.direction,
+        direction=direction,
         parameters=fit.get("parameters", {}),
         residual_before=fit.get("residual_before"),
         residual_after=fit.get("residual_after"),

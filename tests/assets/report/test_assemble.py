@@ -1,0 +1,251 @@
+"""The document says what the stages found: the headline, every figure in its place, nothing that JSON can't hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from assets.diagnosis.gather import Sides
+from assets.diagnosis.hypotheses import rank_hypotheses
+from assets.diagnosis.loss_gap import LossGap, loss_gap
+from assets.diagnosis.shifts import SHIFTS_SCHEMA
+from assets.diagnosis.worst_samples import WorstCluster
+from assets.experiments.registry import Experiment, load_experiments
+from assets.experiments.verdict import Figures, verdict_rows
+from assets.experiments.verdict import Rules as VerdictRules
+from assets.inference.losses import EVALUATION_SCHEMA, evaluate
+from assets.report.assemble import assemble, headline
+from assets.report.document import Estimate, MeasurementRow, PerformanceGap, ReportDocument
+from assets.traits.registry import all_traits
+from resources.config import GapConfig
+
+CLASSES = ("road", "sky", "car")
+NAN = math.nan
+
+
+@pytest.fixture(scope="module")
+def config() -> GapConfig:
+    return GapConfig.model_validate({
+        "classes": list(CLASSES), "source": {"name": "home", "reader": "streets"},
+        "targets": [{"name": "away", "reader": "streets"}],
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiments(config) -> dict[str, Experiment]:
+    return load_experiments(config, all_traits(CLASSES, []))
+
+
+def manifest(parts: dict[str, int], prefix: str) -> pl.DataFrame:
+    rows = []
+    for part, count in parts.items():
+        for i in range(count):
+            bad = part == "unused" and i == 0
+            rows.append({
+                "sample_id": f"{prefix}{part}{i:03d}", "part": part, "group": f"g{i // 2}", "unit": f"g{i // 2}",
+                "report_half": bool(i // 2 % 2), "labelled": not bad, "quarantined": bad,
+                "reason": "truncated" if bad else None,
+            })  # fmt: skip
+    return pl.DataFrame(rows, schema_overrides={"reason": pl.String})
+
+
+def evaluations(frame: pl.DataFrame, sharpness: float, seed: int, labelled: bool = True) -> pl.DataFrame:
+    """Evaluation rows of a model that is right to a degree; the class 'car' never occurs."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name in frame["sample_id"]:
+        mask = rng.integers(0, 2, (8, 12)).astype(np.uint8)
+        logits = torch.tensor(rng.normal(0, 1, (3, 8, 12)), dtype=torch.float32)
+        logits += sharpness * torch.nn.functional.one_hot(torch.tensor(mask).long(), 3).permute(2, 0, 1)
+        rows.append(evaluate(logits, mask if labelled else None).row(name, "f", b""))
+    return pl.DataFrame(rows, schema=EVALUATION_SCHEMA).drop("prediction")
+
+
+def sides_of(target_sharpness: float = 1.0, labelled: bool = True, samples: int = 24) -> Sides:
+    source = manifest({"reference": 30, "holdout": 24, "unused": 3}, "s")
+    target = manifest({"target": samples}, "t").with_columns(labelled=pl.lit(labelled))
+    return Sides(source, target, evaluations(source, 3.0, 1), evaluations(target, target_sharpness, 2, labelled))
+
+
+def gap_of(sides: Sides) -> LossGap | None:
+    return None if sides.without_gap else loss_gap(sides.holdout, sides.target, draws=200, seed=0)
+
+
+def shift_rows() -> pl.DataFrame:
+    base = dict.fromkeys(SHIFTS_SCHEMA)
+    base |= {"kind": "picture"}
+    numbers = {name: 0.5 for name, kind in SHIFTS_SCHEMA.items() if kind == pl.Float64}
+    return pl.DataFrame([
+        {**base, **numbers, "name": "mean_red", "label": "mean red", "family": "colour", "q_value": 0.01},
+        {**base, **numbers, "name": "sharpness", "label": "sharpness", "family": "sharpness",
+         "effect_size": NAN, "loss_association": NAN, "q_value": 0.6},
+    ], schema=SHIFTS_SCHEMA)  # fmt: skip
+
+
+def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str, Any]:
+    """What the stages' files hold, as JSON would give it back."""
+    figures = [
+        Figures("channel_statistics", samples=12, units=6, loss_before=1.2, loss_after=0.9, difference=-0.3,
+                gap_closed=0.6, ci95=(0.4, 0.8), p_value=0.0001, control_delta=0.0, control_ci95=(-0.1, 0.1),
+                sham_delta=0.01, sham_ci95=(-0.1, 0.1), beats_sham=(0.1, 0.5), per_class=(-0.2, -0.4, NAN)),
+        Figures("sharpness", samples=12, units=6, gap_induced=0.3, induced_ci95=(0.1, 0.5), induced_p_value=0.002),
+    ]  # fmt: skip
+    judged = verdict_rows(figures, 0.5, VerdictRules(0.05, 0.05, 100, 0))
+    judged.append({"experiment": "exposure", "verdict": "skipped", "reason": "no trait differs"})
+    measured = {"value": 0.8, "ci95": [0.7, 0.9], "p_value": 0.002, "noise_floor": 0.6, "exceeds_floor": True}
+    undefined = {"value": None, "ci95": None, "p_value": None, "noise_floor": None, "exceeds_floor": None}
+    shifts = shift_rows()
+    ranked = rank_hypotheses([experiments[name].hypothesis for name in ("channel_statistics", "sharpness")], shifts)
+    return {
+        "model": {"fingerprint": "abc", "trained_here": True, "classes": list(CLASSES)},
+        "scores": {"whole": {"knn_auroc": measured, "frechet": undefined}, "regions": [
+            {"name": "sky", "source_samples": 20, "target_samples": 18, "measurements": {"knn_auroc": measured}}]},
+        "diagnosis": {"shifts": shifts.to_dicts(), "hypotheses": ranked.to_dicts()},
+        "verdicts": {
+            "experiments": judged, "root_causes": causes, "unexplained": {"value": 0.4, "ci95": [0.2, 0.6]},
+            "recipe": {"steps": [{"hypothesis": "channel_statistics", "title": "t", "parameters": {"gain": [1.0]}}],
+                       "gap_closed": 0.6, "ci95": [0.4, 0.8], "loss_after": 0.9},
+        },
+        "fits": {"channel_statistics": {"parameters": {"normalised": {"gain": [1.2, NAN]}}, "residual_before": 0.8,
+                                        "residual_after": 0.3},
+                 "sharpness": {"parameters": {}}, "exposure": {"skipped": "no trait differs"}},
+        "quality": {"home": [{"name": "masks_fit", "passed": True, "severity": "ERROR", "detail": "all"}], "away": []},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def document(config, experiments) -> ReportDocument:
+    sides = sides_of()
+    clusters = [WorstCluster("low sky", ["t1", "t2"], 2.5, ["low sky"])]
+    causes = ["channel_statistics"]
+    return assemble(config, "away", sides, gap_of(sides), stored_of(experiments, causes), experiments, clusters)
+
+
+def test_the_document_survives_its_own_json(document):
+    text = document.model_dump_json()
+    assert "NaN" not in text and "Infinity" not in text
+    again = ReportDocument.model_validate_json(text)
+    assert again.model_dump_json() == text
+    assert again.headline == document.headline
+
+
+def test_what_is_not_defined_is_null(document):
+    content = json.loads(document.model_dump_json())
+    by_class = {row["name"]: row for row in content["performance_gap"]["per_class"]}
+    assert by_class["car"]["source_loss"] is None and by_class["car"]["target_loss"] is None
+    assert by_class["road"]["source_loss"] > 0
+    assert content["traits"][1]["effect_size"] is None
+    assert content["latent_gap"]["frechet"] == {"value": None, "ci95": None, "p_value": None, "noise_floor": None}
+    rows = {row["id"]: row for row in content["experiments"]}
+    assert rows["channel_statistics"]["per_class"] == {"road": -0.2, "sky": -0.4, "car": None}
+    assert rows["channel_statistics"]["parameters"] == {"normalised": {"gain": [1.2, None]}}
+    assert rows["sharpness"]["gap_closed"] is None
+
+
+def test_figures_stand_where_they_belong(document, experiments):
+    sides = sides_of()
+    gap = document.performance_gap
+    target, holdout = sides.target["loss"].mean(), sides.holdout["loss"].mean()
+    assert (gap.target_loss, gap.source_loss) == pytest.approx((target, holdout))
+    assert gap.loss_gap == pytest.approx(target - holdout)
+    assert gap.detected and gap.ci95[0] > 0 and gap.reason is None
+    assert gap.reference_loss == pytest.approx(sides.reference["loss"].mean())
+    assert gap.composition + gap.within == pytest.approx(gap.target_pixel_loss - gap.source_pixel_loss)
+    assert sum(row.target_share for row in gap.per_class) == pytest.approx(1)
+    assert document.source.samples == 54 and document.source.parts == {"holdout": 24, "reference": 30}
+    assert document.target.samples == 24 and document.target.labelled == 24
+    assert [(row.dataset, row.reason) for row in document.quarantined] == [("home", "truncated")]
+    assert document.quality[0].severity == "error" and document.quality[0].dataset == "home"
+    assert document.root_causes == ["channel_statistics"]
+    assert document.unexplained == Estimate(value=0.4, ci95=(0.2, 0.6))
+    assert document.recipe.steps[0].hypothesis == "channel_statistics"
+    assert document.worst_clusters[0].samples == ["t1", "t2"]
+    assert document.latent_gap["knn_auroc"].value == 0.8
+    assert document.latent_gap_regions[0].measurements["knn_auroc"].noise_floor == 0.6
+    assert document.skipped == []
+
+
+def test_an_experiment_carries_its_hypothesis_and_its_fit(document, experiments):
+    rows = {row.id: row for row in document.experiments}
+    row = rows["channel_statistics"]
+    assert (row.verdict, row.direction, row.family) == ("confirmed", "normalise", "colour")
+    assert (row.gap_closed, row.ci95, row.residual_before, row.residual_after) == (0.6, (0.4, 0.8), 0.8, 0.3)
+    assert row.title == experiments["channel_statistics"].hypothesis.title
+    assert (rows["exposure"].verdict, rows["exposure"].reason) == ("skipped", "no trait differs")
+    assert rows["exposure"].gap_closed is None
+
+
+def test_where_only_an_imitation_ran_the_interval_is_that_of_gap_induced(document):
+    row = next(row for row in document.experiments if row.id == "sharpness")
+    assert (row.gap_induced, row.gap_closed) == (0.3, None)
+    assert row.ci95 == row.induced_ci95 == (0.1, 0.5)
+    assert row.p_value == row.induced_p_value == 0.002
+    assert row.direction == "imitate"
+
+
+def test_without_labels_there_is_a_reason_and_no_figure(config, experiments):
+    sides = sides_of(labelled=False)
+    found = assemble(config, "away", sides, gap_of(sides), stored_of(experiments, []), experiments, [])
+    assert found.performance_gap == PerformanceGap(reason="the target has no labels")
+    assert found.skipped == ["the target has no labels"]
+    assert found.headline.startswith("No loss can be compared (the target has no labels); to the model, away looks")
+    text = found.model_dump_json()
+    assert ReportDocument.model_validate_json(text).model_dump_json() == text
+    assert found.counts["target_labelled"] == 0
+
+
+def test_a_single_group_leaves_the_gap_without_an_interval(config, experiments):
+    sides = sides_of()
+    one = replace(sides, target_manifest=sides.target_manifest.with_columns(unit=pl.lit("one")))
+    found = assemble(config, "away", one, gap_of(one), stored_of(experiments, []), experiments, [])
+    assert found.performance_gap.loss_gap > 0 and found.performance_gap.ci95 is None
+    assert found.performance_gap.detected is False
+    assert "too few independent groups" in found.headline
+    assert "None" not in found.headline
+
+
+# --- the headline ----------------------------------------------------------------------------------------------------
+
+GAP = PerformanceGap(source_loss=0.4, target_loss=0.7, loss_gap=0.3, ci95=(0.2, 0.4), p_value=0.001, detected=True)
+APART = {"knn_auroc": MeasurementRow(value=0.81, p_value=0.002)}
+NOTHING = Estimate(value=None)
+
+
+@pytest.mark.parametrize(("causes", "unexplained", "ending"), [
+    (["blur"], 0.35, "Confirmed: blur; 35% of the gap stays unexplained."),
+    (["blur", "colour"], 0.1, "Confirmed: blur and colour; 10% of the gap stays unexplained."),
+    (["blur", "colour", "shape"], None, "Confirmed: blur, colour and shape."),
+    ([], 1.0, "No cause that was tried is confirmed."),
+])  # fmt: skip
+def test_a_gap_is_named_with_its_size_and_causes(causes, unexplained, ending):
+    text = headline("home", "away", GAP, APART, causes, Estimate(value=unexplained))
+    assert text.startswith("The model loses on away: 0.700 on away against 0.400 on home's holdout")
+    assert "(+0.300, 95% interval +0.200 to +0.400)" in text
+    assert text.endswith(ending)
+
+
+def test_no_gap_is_said_whatever_else_was_found():
+    gap = GAP.model_copy(update={"detected": False, "ci95": (-0.1, 0.4)})
+    text = headline("home", "away", gap, APART, ["blur"], Estimate(value=0.5))
+    assert text.startswith("No loss gap detected between home and away")
+    assert "blur" not in text
+
+
+@pytest.mark.parametrize(("measured", "says"), [
+    (APART, "away looks different from home (kNN AUROC 0.81, p = 0.002)."),
+    ({"knn_auroc": MeasurementRow(value=0.52, p_value=0.4)},
+     "away is not told apart from home (kNN AUROC 0.52, p = 0.400)."),
+    ({"knn_auroc": MeasurementRow(value=0.52)}, "away is not told apart from home (kNN AUROC 0.52)."),
+    ({"knn_auroc": MeasurementRow(value=None)}, "No loss can be compared: no labels."),
+    ({}, "No loss can be compared: no labels."),
+])  # fmt: skip
+def test_without_labels_the_headline_goes_by_the_latent_gap(measured, says):
+    text = headline("home", "away", PerformanceGap(reason="no labels"), measured, [], NOTHING)
+    assert text.endswith(says)

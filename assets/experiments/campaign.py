@@ -28,7 +28,7 @@ from assets.experiments.recipe import (
     stack_losses,
 )
 from assets.experiments.registry import Experiment
-from assets.experiments.reweight import ClassShare
+from assets.experiments.reweight import ClassShare, mean_class_losses
 from assets.experiments.trial import (
     SIDES,
     TRIAL_SCHEMA,
@@ -103,7 +103,13 @@ class Campaign:
         }
         statistics = {name: self._statistics(side, rows) for name, (side, rows) in members.items()}  # type: ignore[arg-type]
         pixels = {name: list_column(rows, "class_pixels") for name, (_, rows) in members.items() if rows.height}
-        return FitSets(**statistics, pixels=pixels)
+        evaluations = {"holdout": self.sides.holdout, "target": self.sides.target}
+        losses = {
+            name: _class_losses(evaluations[side], rows)
+            for name, (side, rows) in members.items()
+            if name != "reference" and rows.height
+        }
+        return FitSets(**statistics, pixels=pixels, class_losses=losses)
 
     def _statistics(self, side: Side, rows: pl.DataFrame) -> SetStatistics:
         traits = self.target_traits if side == "target" else self.source_traits
@@ -120,6 +126,11 @@ class Campaign:
             return torch.cat(loaded)
 
         return SetStatistics(histogram_of(own), own, load_pictures)
+
+
+def _class_losses(evaluation: pl.DataFrame, members: pl.DataFrame) -> Floats:
+    own = evaluation.filter(pl.col("sample_id").is_in(members["sample_id"].to_list()))
+    return mean_class_losses(list_column(own, "loss_sum"), list_column(own, "class_pixels"))
 
 
 def run_experiments(
@@ -227,7 +238,7 @@ def together(
     rows = _report_rows(campaign, stack, sets, table, code)
     weights = rake(content, sets.pixels["reference"], sets.pixels["target_fit"]) if content else None
     recipe = joint_effect(rows, campaign.sides.target, gap, None)
-    joint = joint_effect(rows, campaign.sides.target, gap, weights)
+    joint = joint_effect(rows, campaign.sides.target, gap, weights, sets.class_losses.get("holdout_fit"))
     model = None
     if any(isinstance(step.experiment.operator, ModelOperator) for step in stack.steps):
         model = stack.predictor(campaign.model, sets.target_fit.pictures).model

@@ -25,7 +25,7 @@ from assets.experiments.operators import (
     WindowOperator,
 )
 from assets.experiments.registry import Experiment
-from assets.experiments.reweight import ClassShare, weighted_losses
+from assets.experiments.reweight import ClassShare, mean_class_losses, recomposed_losses
 from assets.experiments.trial import FitSets, Predictor, list_column, predict
 from assets.experiments.verdict import GapDraws, pair
 from assets.inference.losses import pixel_sums
@@ -150,8 +150,17 @@ class Joint:
     loss_after: float
 
 
-def joint_effect(rows: pl.DataFrame, target: pl.DataFrame, gap: GapDraws, weights: Floats | None) -> Joint:
-    """Share of the gap that rows (role 'normalised') close, pixels weighted by class where content counts."""
+def joint_effect(
+    rows: pl.DataFrame,
+    target: pl.DataFrame,
+    gap: GapDraws,
+    weights: Floats | None,
+    class_losses: Floats | None = None,
+) -> Joint:
+    """Share of the gap that rows (role 'normalised') close, pixels weighted by class where content counts.
+
+    `class_losses`: the source's mean loss by class, which counts as much as the target's own.
+    """
     paired = pair(rows, "normalised", target)
     if paired is None:
         return Joint(0.0, None, math.nan)
@@ -159,7 +168,10 @@ def joint_effect(rows: pl.DataFrame, target: pl.DataFrame, gap: GapDraws, weight
     if weights is not None:
         ordered = rows.filter((pl.col("role") == "normalised") & pl.col("sample_id").is_in(paired.ids))
         ordered = ordered.sort("sample_id")
-        after = weighted_losses(list_column(ordered, "loss_sum"), list_column(ordered, "class_pixels"), weights)
+        sums, pixels = list_column(ordered, "loss_sum"), list_column(ordered, "class_pixels")
+        own = mean_class_losses(sums, pixels)
+        other = None if class_losses is None else np.where(np.isnan(class_losses), np.nan_to_num(own), class_losses)
+        after = recomposed_losses(sums, pixels, weights, other)
     gain = paired.before - after
     draws = gap.shares(gain, paired.ids)
     return Joint(float(gain.mean() / gap.value), percentile_interval(draws), float(after.mean()))

@@ -28,7 +28,7 @@ from assets.experiments.operators import (
     ReweightOperator,
     WindowOperator,
 )
-from assets.experiments.reweight import ClassShare, weighted_losses
+from assets.experiments.reweight import ClassShare, recomposed_losses
 from assets.traits.layout import slug
 from assets.traits.registry import Trait
 from resources.config import GapConfig
@@ -196,7 +196,7 @@ def _code_of(operator: Operator) -> list[type | Callable[..., Any]]:
     if isinstance(operator, WindowOperator):
         code += [geometry.cut, geometry.stitch]
     if isinstance(operator, ReweightOperator):
-        code.append(weighted_losses)
+        code.append(recomposed_losses)
     return code
 
 

@@ -66,6 +66,34 @@ def weighted_losses(loss_sum: Floats, pixels: Floats, weights: Floats) -> Floats
     return losses
 
 
+def recomposed_losses(loss_sum: Floats, pixels: Floats, weights: Floats, class_losses: Floats | None) -> Floats:
+    """Each sample's mean loss were its pixels composed by the weights, by both sets' class losses. (n,).
+
+    What a moved pixel costs depends on whose losses count: the sample's own, or the other set's. As in Kitagawa's split
+    (1955) neither is preferred: the answer is the mean of both. Without the other set's, the sample's own decide.
+
+    Args:
+        loss_sum: (n, C) loss summed over each class's pixels.
+        pixels: (n, C) labelled pixels.
+        weights: (C,) weight of a pixel of each class.
+        class_losses: (C,) mean loss of the other set's pixels of each class, or None.
+    """
+    own = weighted_losses(loss_sum, pixels, weights)
+    if class_losses is None:
+        return own
+    before = weighted_losses(loss_sum, pixels, np.ones_like(weights))
+    moved = _shares(pixels * weights) - _shares(pixels)
+    recomposed: Floats = (own + before + moved @ class_losses) / 2
+    return recomposed
+
+
+def mean_class_losses(loss_sum: Floats, pixels: Floats) -> Floats:
+    """Mean loss of a set's pixels of each class, (C,); NaN for a class without pixels."""
+    total = pixels.sum(0)
+    means: Floats = np.divide(loss_sum.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
+    return means
+
+
 def _shares(pixels: Floats) -> Floats:
     total = pixels.sum(1, keepdims=True)
     shares: Floats = np.divide(pixels, total, out=np.zeros_like(pixels, dtype=np.float64), where=total > 0)

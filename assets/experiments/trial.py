@@ -29,7 +29,7 @@ from assets.experiments.operators import (
     WindowOperator,
 )
 from assets.experiments.registry import Experiment
-from assets.experiments.reweight import weighted_losses
+from assets.experiments.reweight import recomposed_losses
 from assets.inference.losses import at_label_pixels, pixel_sums
 from assets.traits.measure import PICTURE_TRAITS, measure_pictures
 from resources.datasets.base import IGNORE
@@ -74,7 +74,8 @@ TRIAL_SCHEMA: dict[str, Any] = {
 class FitSets:
     """The sets that fits are made from: the source's reference and holdout halves, the target's fit half.
 
-    `pixels` holds the labelled pixels by class (n, C) of the same sets, under the same names.
+    `pixels` holds the labelled pixels by class (n, C) of the same sets, `class_losses` their mean loss by class (C,),
+    under the same names; a set without labelled samples is missing.
     """
 
     reference: SetStatistics
@@ -82,6 +83,7 @@ class FitSets:
     holdout_report: SetStatistics
     target_fit: SetStatistics
     pixels: dict[str, NDArray[np.float64]]
+    class_losses: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ def _fit_operator(operator: object, sets: FitSets) -> dict[str, Parameters]:
         return {"normalised": target, "sham": target, "control": holdout}
     if isinstance(operator, ReweightOperator):
         sides = _pixels(sets, "reference"), _pixels(sets, "target_fit")
-        return {"normalised": operator.fit(*sides), "sham": {"shams": operator.shams(*sides)}}
+        other = _other_losses(sets, "holdout_fit", "target_fit")
+        return {"normalised": operator.fit(*sides) | other, "sham": {"shams": operator.shams(*sides)} | other}
     if not isinstance(operator, PictureOperator | WindowOperator):
         return {}
     aimed = _between(operator, sets.reference, sets.target_fit)
@@ -201,11 +204,24 @@ def _fit_mirrored(operator: ReweightOperator, sets: FitSets, reasons: dict[str, 
     ways = {"imitated": ("target_fit", "holdout_fit"), "control": ("holdout_fit", "holdout_report")}
     for role, (destination, origin) in ways.items():
         try:
-            fitted[role] = operator.fit(_pixels(sets, destination), _pixels(sets, origin))
+            weighted = operator.fit(_pixels(sets, destination), _pixels(sets, origin))
+            fitted[role] = weighted | _other_losses(sets, destination, origin)
         except NotApplicable as reason:
             if role == "imitated":
                 reasons[role] = str(reason)
     return fitted
+
+
+def _other_losses(sets: FitSets, other: str, own: str) -> Parameters:
+    """The other set's mean loss by class, as a parameter; nothing where the sets' losses were not given.
+
+    A class that it lacks takes the own set's loss, or 0 where neither has it.
+    """
+    if other not in sets.class_losses or own not in sets.class_losses:
+        return {}
+    losses = sets.class_losses[other]
+    known = np.where(np.isnan(losses), sets.class_losses[own], losses)
+    return {"class_losses": [round(float(loss), 6) for loss in np.nan_to_num(known)]}
 
 
 def _residuals(
@@ -294,7 +310,8 @@ def reweighted_rows(fitted: Fitted, role: Role, evaluation: pl.DataFrame, prints
     parameters = fitted.parameters[role]
     options = parameters.get("shams", [parameters])
     weights = [operator.weights(classes, option) for option in options] or [np.ones(classes)]
-    losses = np.mean([weighted_losses(loss_sum, pixels, weight) for weight in weights], axis=0)
+    other = np.array(parameters["class_losses"]) if "class_losses" in parameters else None
+    losses = np.mean([recomposed_losses(loss_sum, pixels, weight, other) for weight in weights], axis=0)
     shown = weights[0] if len(weights) == 1 else np.ones(classes)
     rows = [
         {

@@ -1,4 +1,4 @@
-"""The demo from start to end: what was planted in each target is what its report says. The truth is known here alone."""
+"""The demo from start to end: what was planted in each target is what its report says; the truth is here alone."""
 
 from __future__ import annotations
 

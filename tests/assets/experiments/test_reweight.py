@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from assets.experiments.operators import NotApplicable
 from assets.experiments.recipe import rake
-from assets.experiments.reweight import LIMIT, ClassShare, weighted_losses
+from assets.experiments.reweight import LIMIT, ClassShare, mean_class_losses, recomposed_losses, weighted_losses
 
 
 def shares(pixels: np.ndarray) -> np.ndarray:
@@ -123,3 +123,23 @@ def test_raking_leaves_an_absent_class_alone():
     weights = rake([ClassShare(2), ClassShare(0)], destination, origin)
     assert weights[2] == 1
     assert shares(origin * weights)[:, 0].mean() == pytest.approx(shares(destination)[:, 0].mean(), abs=0.003)
+
+
+def test_recomposed_losses_are_the_mean_of_both_sets_views() -> None:
+    pixels = np.array([[50.0, 50.0], [80.0, 20.0]])
+    loss_sum = np.array([[10.0, 50.0], [8.0, 30.0]])
+    weights = np.array([3.0, 1.0])
+    other = np.array([0.1, 0.5])
+    shares = pixels / pixels.sum(1, keepdims=True)
+    moved = pixels * weights / (pixels * weights).sum(1, keepdims=True)
+    before = loss_sum.sum(1) / pixels.sum(1)
+    own_view = (loss_sum * weights).sum(1) / (pixels * weights).sum(1)
+    other_view = before + ((moved - shares) * other).sum(1)
+    assert recomposed_losses(loss_sum, pixels, weights, other) == pytest.approx((own_view + other_view) / 2)
+    assert recomposed_losses(loss_sum, pixels, weights, None) == pytest.approx(own_view)
+    assert recomposed_losses(loss_sum, pixels, np.ones(2), other) == pytest.approx(before)
+
+
+def test_mean_class_losses_leave_absent_classes_open() -> None:
+    means = mean_class_losses(np.array([[2.0, 0.0], [4.0, 0.0]]), np.array([[10.0, 0.0], [20.0, 0.0]]))
+    assert means[0] == pytest.approx(0.2) and np.isnan(means[1])

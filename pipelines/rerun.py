@@ -88,18 +88,21 @@ class Rerun:
         else:
             due = {key for key, status in self.statuses().items() if status.state != "fresh"} - done
         due -= outcome.failed.keys()
-        stopped = set(outcome.failed) | self._blocking(outcome)
+        stopped = set(outcome.failed) | self._blocking(outcome, due)
         for key in sorted(due & self.below(stopped)):
             outcome.blocked.setdefault(key, "an asset that it depends on failed, or a blocking check of it")
         due -= outcome.blocked.keys()
         return sorted(key for key in due if not (self._above(key) & due))
 
-    def _blocking(self, outcome: Outcome) -> set[dg.AssetKey]:
-        """Assets whose latest blocking check failed with ERROR: a failed check does not undo the materialisation."""
+    def _blocking(self, outcome: Outcome, due: set[dg.AssetKey]) -> set[dg.AssetKey]:
+        """Assets whose latest blocking check failed with ERROR: a failed check does not undo the materialisation.
+
+        An asset that is due blocks nothing yet: its checks run anew with it.
+        """
         stopped = set()
         for check in self.graph.asset_check_keys:
             spec = self.graph.get_check_spec(check)
-            if not spec.blocking or check.asset_key not in self.keys:
+            if not spec.blocking or check.asset_key not in self.keys or check.asset_key in due:
                 continue
             evaluation = self._latest(check)
             if evaluation is not None and not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:

@@ -179,12 +179,12 @@ def test_the_correction_is_holms_over_all_that_were_tried():
 
 def test_of_eight_experiments_without_effect_any_is_confirmed_at_most_as_often_as_asked_for():
     simulations, false, uncorrected = 300, 0, 0
-    world = World(seed=1000, samples=36)
+    world = World(seed=1000, samples=24, per_unit=2)
     for _ in range(simulations):
         # frames of one unit move together; the mean change is nought
-        drifts = [np.repeat(world.rng.normal(0, 0.05, 12), 3) for _ in range(8)]
+        drifts = [np.repeat(world.rng.normal(0, 0.05, 12), 2) for _ in range(8)]
         after = [world.after(world.target, 0.0) + drift for drift in drifts]
-        by_unit = [(each - world.target["loss"].to_numpy()).reshape(12, 3).mean(1) for each in after]
+        by_unit = [(each - world.target["loss"].to_numpy()).reshape(12, 2).mean(1) for each in after]
         if ttest_1samp(by_unit, 0, axis=1).pvalue.min() > RULES.alpha:
             continue  # saves time: without any correction none would be confirmed
         rows = [trial("normalised", world.target, each) for each in after]

@@ -107,18 +107,28 @@ def _evidence(
            for part in ("reference", "holdout")},
         "target": latents_of(store.table(key, "embeddings").read(), sides.target_manifest, "target"),
     }  # fmt: skip
-    scores = pl.concat([store.table(key, "gap_scores").read(["gap_score"]), holdout_scores(store, config.statistics)])
-    losses = pl.concat([rows.select("sample_id", "loss") for rows in (sides.reference, sides.holdout, sides.target)])
+    evaluated = {"reference": sides.reference, "holdout": sides.holdout, "target": sides.target}
+    losses = {
+        (part, name): loss
+        for part, rows in evaluated.items()
+        for name, loss in rows.select("sample_id", "loss").iter_rows()
+    }
+    scored = {
+        "holdout": holdout_scores(store, config.statistics),
+        "target": store.table(key, "gap_scores").read(["gap_score"]),
+    }
+    scores = {(part, name): score for part, rows in scored.items() for name, score in rows.iter_rows()}
+    pictures = {name: dict(frame.select("sample_id", "thumbnail").iter_rows()) for name, frame in traits.items()}
     thumbnails = {
-        name: jpeg for frame in traits.values() for name, jpeg in frame.select("sample_id", "thumbnail").iter_rows()
+        (part, name): pictures["source" if part != "target" else key][name]
+        for part, rows in sets.items()
+        for name in rows["sample_id"]
     }
     colours = gallery.palette(config.class_names)
-    latent = gallery.latent_points(
-        sets, dict(losses.iter_rows()), dict(scores.iter_rows()), thumbnails, config.statistics.seed
-    )
+    latent = gallery.latent_points(sets, losses, scores, thumbnails, config.statistics.seed)
     return Evidence(
         latent=latent, traits=_trait_values(store, key, sides, traits, by_id),
-        worst=_worst(config, store, engine, key, sides, thumbnails, traits[key], colours),
+        worst=_worst(config, store, engine, key, sides, pictures["source"], traits[key], colours),
         palette=colours, recipe_source=store.read_json("verdicts", f"{key}.json")["recipe_source"],
     )  # fmt: skip
 

@@ -46,18 +46,23 @@ KNOWN_COLOURS = {
 }  # fmt: skip
 
 
+Point = tuple[str, str]
+"""A sample on the map: its set (reference, holdout, target) and its id."""
+
+
 def palette(class_names: Sequence[str]) -> dict[str, str]:
     """A colour for every class: Cityscapes' for its names, else one drawn from the name."""
     return {name: KNOWN_COLOURS.get(name, _colour_of(name)) for name in class_names}
 
 
 def latent_points(
-    sets: dict[str, pl.DataFrame], losses: dict[str, float], scores: dict[str, float], thumbnails: dict[str, bytes],
-    seed: int,
+    sets: dict[str, pl.DataFrame], losses: dict[Point, float], scores: dict[Point, float],
+    thumbnails: dict[Point, bytes], seed: int,
 ) -> pl.DataFrame:  # fmt: skip
     """The latent map: every sample's place by PCA and t-SNE, both of L2-normalised latents.
 
-    `sets`: embedding rows of reference, holdout and target. Larger sets are thinned to `MOST_POINTS` by hash, and
+    `sets`: embedding rows of reference, holdout and target; the others go by set and id, since ids of two sets may be
+    equal. Larger sets are thinned to `MOST_POINTS` by hash, and
     thumbnails are shown for the first `MOST_THUMBNAILS` of holdout and target.
     """
     share = min(1.0, MOST_POINTS / max(1, sum(rows.height for rows in sets.values())))
@@ -66,15 +71,15 @@ def latent_points(
     latents = vectors(rows).astype(np.float64)
     latents /= np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
     pca, near = _project(latents, seed)
-    names = rows["sample_id"].to_list()
-    order = sorted(range(len(names)), key=lambda i: (rows["set"][i] == "reference", _rank(names[i])))
+    points: list[Point] = list(rows.select("set", "sample_id").iter_rows())
+    order = sorted(range(len(points)), key=lambda i: (points[i][0] == "reference", _rank(points[i][1])))
     shown = set(order[:MOST_THUMBNAILS])
     return rows.select("sample_id", "set", "group").with_columns(
-        loss=pl.Series([losses.get(name) for name in names], dtype=pl.Float64),
-        gap_score=pl.Series([scores.get(name) for name in names], dtype=pl.Float64),
+        loss=pl.Series([losses.get(point) for point in points], dtype=pl.Float64),
+        gap_score=pl.Series([scores.get(point) for point in points], dtype=pl.Float64),
         pca_x=pl.Series(pca[:, 0]), pca_y=pl.Series(pca[:, 1]),
         map_x=pl.Series(near[:, 0]), map_y=pl.Series(near[:, 1]),
-        thumbnail=pl.Series([thumbnails.get(name) if i in shown else None for i, name in enumerate(names)],
+        thumbnail=pl.Series([thumbnails.get(point) if i in shown else None for i, point in enumerate(points)],
                             dtype=pl.Binary),
     )  # fmt: skip
 

@@ -38,7 +38,9 @@ def sets_of(reference: int, holdout: int, target: int, width: int = 16) -> dict[
 
 @pytest.mark.parametrize("counts", [(1, 0, 0), (0, 0, 1), (1, 1, 1), (0, 2, 0), (3, 2, 3), (8, 6, 6), (30, 10, 20)])
 def test_every_sample_has_a_finite_place_whatever_the_size(counts):
-    found = latent_points(sets_of(*counts), {"t000": 1.5}, {"t000": 0.2}, {"t000": b"jpeg"}, seed=0)
+    found = latent_points(
+        sets_of(*counts), {("target", "t000"): 1.5}, {("target", "t000"): 0.2}, {("target", "t000"): b"jpeg"}, seed=0
+    )
     assert found.height == sum(counts)
     assert found.columns == [
         "sample_id",
@@ -91,7 +93,7 @@ def test_large_sets_are_thinned_alike_and_always_to_the_same_samples(monkeypatch
     monkeypatch.setattr(gallery, "MOST_POINTS", 30)
     monkeypatch.setattr(gallery, "MOST_THUMBNAILS", 12)
     sets = sets_of(60, 20, 40)
-    thumbnails = {name: b"x" for rows in sets.values() for name in rows["sample_id"]}
+    thumbnails = {(part, name): b"x" for part, rows in sets.items() for name in rows["sample_id"]}
     found = latent_points(sets, {}, {}, thumbnails, seed=0)
     assert dict(found.group_by("set").len().iter_rows()) == {"reference": 15, "holdout": 5, "target": 10}
     shown = found.filter(pl.col("thumbnail").is_not_null())

@@ -115,7 +115,9 @@ def _judge(
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
     k = config.statistics.neighbours
     reference = reference_latents(*latents, k, index_folder(store))
-    judged, gap = judge_all(campaign, rows, store.table(key, "gap_scores").read(), reference, k, rules)
+    reweighted = [name for name in tried if by_id[name].direction == "reweight"]
+    scores = store.table(key, "gap_scores").read()
+    judged, gap = judge_all(campaign, rows, scores, reference, k, rules, reweighted)
     confirmed = [by_id[row["experiment"]] for row in judged if row["verdict"] == "confirmed"]
     confirmed.sort(key=lambda experiment: -_strength(judged, experiment.id))
     table = store.table(key, "recipe", id_column="row_id")

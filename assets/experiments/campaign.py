@@ -7,8 +7,8 @@ Does not: operators, statistics, Dagster.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -195,9 +195,9 @@ def _reweight(
 
 def judge_all(
     campaign: Campaign, rows: dict[str, pl.DataFrame], scores: pl.DataFrame, reference: ReferenceLatents, k: int,
-    rules: Rules,
+    rules: Rules, reweighted: Collection[str] = (),
 ) -> tuple[list[dict[str, Any]], GapDraws]:  # fmt: skip
-    """Verdict rows of all experiments that have rows, corrected together."""
+    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing."""
     target, holdout = campaign.sides.target, campaign.sides.holdout
     gap = gap_draws(target, holdout, rules)
     before = scores.filter(pl.col("sample_id").is_in(gap.ids))["gap_score"].to_numpy()
@@ -209,6 +209,7 @@ def judge_all(
         return auroc(changed, reference.holdout_scores)
 
     figures = [measure(name, table, target, holdout, gap, rules) for name, table in rows.items()]
+    figures = [replace(found, can_harm=found.experiment not in reweighted) for found in figures]
     judged = verdict_rows(figures, gap.value, rules)
     for row in judged:
         row["latent_gap_after"] = latent_gap_after(rows[row["experiment"]], score, separation)

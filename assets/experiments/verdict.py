@@ -109,6 +109,9 @@ class Figures:
     latent_gap_before: float = math.nan
     latent_gap_after: float = math.nan
     per_class: tuple[float, ...] = ()
+    can_harm: bool = True
+    """False for a re-weighting, which alters neither picture nor model: between two halves of the holdout it moves the
+    loss as far as their composition differs, and that harms nobody."""
 
     @property
     def tried(self) -> bool:
@@ -253,7 +256,7 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
         found.append(f"p = {figures.q_value:.3f} after correction, from {figures.units} independent groups")
     if figures.beats_sham is not None and figures.beats_sham[0] <= 0:
         found.append("a sham of the same size does as well")
-    harmed = figures.control_ci95 is not None and figures.control_ci95[0] > 0
+    harmed = figures.can_harm and figures.control_ci95 is not None and figures.control_ci95[0] > 0
     if harmed and figures.control_delta > rules.smallest_effect * gap:
         found.append(f"it harms the control by {figures.control_delta:.3f}")
     if figures.ci95 is not None and figures.induced_ci95 is not None and figures.induced_ci95[0] <= 0:

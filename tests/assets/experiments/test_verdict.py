@@ -272,3 +272,11 @@ def test_the_latent_gap_after_looks_at_normalised_pictures_alone():
     assert latent_gap_after(rows, lambda latents: latents.sum(1), lambda scores: float(scores.sum())) == 8
     bare = rows.with_columns(latent=pl.lit([], pl.List(pl.Float32)))
     assert math.isnan(latent_gap_after(bare, lambda latents: latents, lambda _: 0.0))
+
+
+def test_a_reweighting_can_harm_nobody():
+    shown = {"gap_closed": 0.5, "ci95": (0.3, 0.7), "q_value": 0.01, "units": 8}
+    found = Figures("share", control_delta=0.1, control_ci95=(0.05, 0.15), **shown)
+    rules = Rules(smallest_effect=0.05, alpha=0.05, draws=100, seed=0)
+    assert judge(found, 0.2, rules)[0] == "inconclusive"
+    assert judge(replace(found, can_harm=False), 0.2, rules)[0] == "confirmed"

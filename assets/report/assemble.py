@@ -96,9 +96,17 @@ def headline(
         return f"No loss gap detected between {source} and {target}: the loss is {size} ({interval})."
     if not causes:
         return f"The model loses on {target}: {size} ({interval}). No cause that was tried is confirmed."
-    left = f"; {unexplained.value:.0%} of the gap stays unexplained" if unexplained.value is not None else ""
+    left = _left(unexplained.value)
     named = f"{', '.join(causes[:-1])} and {causes[-1]}" if len(causes) > 1 else causes[0]
     return f"The model loses on {target}: {size} ({interval}). Confirmed: {named}{left}."
+
+
+def _left(unexplained: float | None) -> str:
+    if unexplained is None:
+        return ""
+    if unexplained <= 0:
+        return "; this accounts for the whole gap"
+    return f"; {unexplained:.0%} of the gap stays unexplained"
 
 
 def _without_labels(source: str, target: str, gap: PerformanceGap, measured: dict[str, MeasurementRow]) -> str:

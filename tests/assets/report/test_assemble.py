@@ -221,6 +221,7 @@ NOTHING = Estimate(value=None)
 @pytest.mark.parametrize(("causes", "unexplained", "ending"), [
     (["blur"], 0.35, "Confirmed: blur; 35% of the gap stays unexplained."),
     (["blur", "colour"], 0.1, "Confirmed: blur and colour; 10% of the gap stays unexplained."),
+    (["colour"], -0.07, "Confirmed: colour; this accounts for the whole gap."),
     (["blur", "colour", "shape"], None, "Confirmed: blur, colour and shape."),
     ([], 1.0, "No cause that was tried is confirmed."),
 ])  # fmt: skip

@@ -138,6 +138,7 @@ def ui(
         "DAGSTER_HOME": str(dagster_home(tables)),
         "GAP_CONFIG": str(path),
         "GAP_STORE": settings.store,
+        "PYTHONSAFEPATH": "1",  # a file in the working folder must not stand in for a package of Dagster's
     }
     command = [
         sys.executable,

@@ -6,8 +6,10 @@ Does not: how staleness is resolved (`staleness.py`), what is printed (`cli.py`)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,6 +19,19 @@ from pipelines.staleness import Status, resolve
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 Listener = Callable[[str, Sequence[dg.AssetKey]], None]
 """Called with 'observe' or 'run' and the assets, before each run."""
+
+
+PID_TAG = "domain_gap/pid"
+
+
+def release_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs of killed processes as failed and free their places in pools, which would be waited for without end."""
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+    for run in instance.get_runs(filters=started):
+        pid = run.tags.get(PID_TAG)
+        if pid is not None and not Path(f"/proc/{pid}").exists():
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            instance.report_run_failed(run, "its process was killed")
 
 
 @dataclass
@@ -54,7 +69,8 @@ class Rerun:
         self.instance = instance
         self.job = defs.resolve_implicit_global_asset_job_def()
         self.graph = defs.resolve_asset_graph()
-        self.tags = dict(tags or {})
+        self.tags = {**(tags or {}), PID_TAG: str(os.getpid())}
+        release_dead_runs(instance)
         self.listener = listener
         groups = None if targets is None else {"source", *targets}
         scope = [key for key in self.graph.get_all_asset_keys() if groups is None or key.path[0] in groups]

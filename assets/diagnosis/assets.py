@@ -44,10 +44,10 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
         rows = rank_hypotheses(hypotheses, table)
         described = {"gap": _gap(gap), "without_gap": sides.without_gap, "shifts": table.to_dicts(),
                      "hypotheses": rows.to_dicts()}  # fmt: skip
-        path = store.write_json(described, "diagnosis", f"{key}.json")
+        store.write_json(described, "diagnosis", f"{key}.json")
         figures = {**_gap(gap), "supported": int(rows["supported"].sum())}
         return door.result(
-            [key, "hypotheses"], version=fingerprint(path.read_text()), figures=figures,
+            [key, "hypotheses"], version=fingerprint(described, _rows_behind(store, key)), figures=figures,
             sample=rows.select("rank", "id", "family", "supported", "reason"),
         )  # fmt: skip
 
@@ -68,6 +68,11 @@ def _shifts(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> pl
     losses = dict(sides.target.select("sample_id", "loss").iter_rows())
     settings = config.statistics
     return shifts(traits, holdout, target, losses, permutations=settings.permutations, seed=settings.seed)
+
+
+def _rows_behind(store: SampleStore, key: str) -> list[str]:
+    """Versions of the rows that experiments fit on: when these change, so do experiments, whatever the ranking says."""
+    return [store.table(side, name).version() for side in ("source", key) for name in ("evaluation", "traits")]
 
 
 def _gap(gap: LossGap | None) -> dict[str, Any]:

@@ -30,11 +30,10 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
 
 def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
     by_id = {experiment.id: experiment for experiment in experiments}
-    deps = [[key, "hypotheses"], ["source", "model"]]
-    deps += [[side, name] for side in ("source", key) for name in ("manifest", "traits", "evaluation")]
+    deps = [[key, "hypotheses"], ["source", "model"], ["source", "manifest"], [key, "manifest"]]
     specs = [
         door.spec([key, "experiments", experiment.id], description=experiment.hypothesis.statement,
-                  code_version=experiment.code(), kinds=["pytorch", "deltalake"], deps=deps, columns=TRIAL_SCHEMA,
+                  code_version=experiment.code, kinds=["pytorch", "deltalake"], deps=deps, columns=TRIAL_SCHEMA,
                   skippable=True)
         for experiment in experiments
     ]  # fmt: skip

@@ -151,7 +151,7 @@ def run_experiments(
     for experiment in experiments:
         fitted, table = fits[experiment.id], tables[experiment.id]
         roles = [role for role in SIDES if role in fitted.parameters or (role == "plain" and _crops(fitted))]
-        wanted = wanted_rows(fitted, samples, campaign.model.fingerprint, experiment.code(), roles)
+        wanted = wanted_rows(fitted, samples, campaign.model.fingerprint, experiment.code, roles)
         change, prints = table.diff(wanted), dict(wanted.iter_rows())
         counts[experiment.id] = change.counts()
         if isinstance(experiment.operator, ReweightOperator):
@@ -276,7 +276,7 @@ def _fit_losses(campaign: Campaign, sets: FitSets) -> Callable[[Stack], tuple[Fl
 def _report_rows(campaign: Campaign, stack: Stack, sets: FitSets, table: SampleTable, code: str) -> pl.DataFrame:
     """Rows of the report half under the stack; the untouched evaluation where the stack is empty."""
     samples = campaign.samples("target", report=True)
-    decides = (recipe_steps(stack), campaign.model.fingerprint, code, [step.experiment.code() for step in stack.steps])
+    decides = (recipe_steps(stack), campaign.model.fingerprint, code, [step.experiment.code for step in stack.steps])
     pairs = [
         (f"normalised:{name}", fingerprint(content, decides))
         for name, *content in samples.select("sample_id", "image_hash", "mask_hash", "labels_version").iter_rows()

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from assets.diagnosis.hypotheses import (
@@ -73,8 +74,12 @@ class Experiment:
             return "reweight"
         return "model" if isinstance(self.operator, ModelOperator) else "normalise"
 
+    @cached_property
     def code(self) -> str:
-        """Version of all that decides its rows: operators, their settings, shared code."""
+        """Version of all that decides its rows: operators, their settings, shared code.
+
+        Read once, when the definitions load: a file that is edited while a run goes on changes the next load's rows.
+        """
         operators = [operator for operator in (self.operator, self.imitation) if operator is not None]
         parts = [([definition_version(part) for part in _code_of(each)], _settings(each)) for each in operators]
         return fingerprint(parts, self.hypothesis.traits, code_version(*SHARED_CODE))

@@ -133,7 +133,7 @@ class TestUserModules:
         assert set(experiment.hypothesis.traits) <= catalogue(config).traits.keys()
         assert isinstance(experiment.operator, PictureOperator)
         assert experiment.direction == "normalise"
-        assert experiment.code() == load_experiments(config, catalogue(config).traits)["veil_of_light"].code()
+        assert experiment.code == load_experiments(config, catalogue(config).traits)["veil_of_light"].code
 
     def test_its_operator_takes_the_dark_channel_where_it_should_go(self, config):
         operator = load_experiments(config, catalogue(config).traits)["veil_of_light"].operator

@@ -202,7 +202,7 @@ def code_of(module):
 
     def code(text: str, kind: str = "Mine") -> str:
         operator = getattr(importlib.import_module(module(text)), kind)()
-        return Experiment(Hypothesis("own", "colour", "t", "s", ("mean_red",)), operator).code()
+        return Experiment(Hypothesis("own", "colour", "t", "s", ("mean_red",)), operator).code
 
     return code
 
@@ -228,7 +228,7 @@ def test_the_code_version_follows_a_base_class_of_another_module(module):
         base = module(OPERATOR.replace("return batch", f"return batch * {factor}"))
         own = module(f"import {base} as base\nclass Own(base.Mine):\n    pass\n")
         idea = Hypothesis("own", "colour", "t", "s", ())
-        return Experiment(idea, importlib.import_module(own).Own()).code()
+        return Experiment(idea, importlib.import_module(own).Own()).code
 
     assert code(1) == code(1)
     assert code(1) != code(2)
@@ -236,14 +236,14 @@ def test_the_code_version_follows_a_base_class_of_another_module(module):
 
 def test_settings_and_traits_count(code_of):
     idea = Hypothesis("own", "colour", "t", "s", ("mean_red",))
-    scales = [Experiment(idea, geometry.ObjectScale(sizes)).code() for sizes in (("a",), ("b",))]
+    scales = [Experiment(idea, geometry.ObjectScale(sizes)).code for sizes in (("a",), ("b",))]
     assert scales[0] != scales[1]
-    shares = [Experiment(idea, ClassShare(index)).code() for index in (0, 1)]
+    shares = [Experiment(idea, ClassShare(index)).code for index in (0, 1)]
     assert shares[0] != shares[1]
     other = Hypothesis("own", "colour", "t", "s", ("mean_blue",))
-    assert Experiment(idea, normalise.Exposure()).code() != Experiment(other, normalise.Exposure()).code()
+    assert Experiment(idea, normalise.Exposure()).code != Experiment(other, normalise.Exposure()).code
     retold = Hypothesis("own", "colour", "t", "another statement", ("mean_red",))
-    assert Experiment(idea, normalise.Exposure()).code() == Experiment(retold, normalise.Exposure()).code()
+    assert Experiment(idea, normalise.Exposure()).code == Experiment(retold, normalise.Exposure()).code
 
 
 def rewritten(monkeypatch, tmp_path, original, old: str, new: str):
@@ -256,7 +256,7 @@ def rewritten(monkeypatch, tmp_path, original, old: str, new: str):
     edited = importlib.import_module(path.stem)
     name = original.__name__.rpartition(".")[2]
     monkeypatch.setattr(registry, name, edited)
-    return {experiment.id: experiment.code() for experiment in built_in(CAMVID11, all_traits(CAMVID11, []))}
+    return {experiment.id: experiment.code for experiment in built_in(CAMVID11, all_traits(CAMVID11, []))}
 
 
 @pytest.mark.parametrize(("original", "old", "new", "changed"), [

@@ -100,7 +100,7 @@ def test_values_of_draws_are_draws_of_values(game):
 
 def test_what_can_not_be_counted_is_refused():
     with pytest.raises(ValueError, match="distinct"):
-        shapley_values(("a", "a"), lambda members: 0.0)
+        shapley_values(("a", "a"), lambda _members: 0.0)
     with pytest.raises(KeyError):
         shapley_values(("a", "b"), {frozenset(): 0.0})
     assert shapley_values((), {frozenset(): 1.0}) == {}

@@ -15,8 +15,8 @@ from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-PASS_CODE = ("assets.inference.forward", "assets.inference.latents", "assets.inference.losses",
-             "resources.datasets.base", "resources.model", "resources.pictures")  # fmt: skip
+PASS_CODE = ("assets.inference.forward", "assets.inference.label_quality", "assets.inference.latents",
+             "assets.inference.losses", "resources.datasets.base", "resources.model", "resources.pictures")  # fmt: skip
 MODEL_CODE = ("resources.model",)
 TRAINING_CODE = ("assets.inference.training", "resources.model", "resources.pictures")
 

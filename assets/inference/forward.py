@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
 from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
 from resources.datasets.base import Reader
 from resources.fingerprint import fingerprint
 from resources.model import Outputs, SegmentationModel
-from resources.pictures import Batch, Picture, SamplePaths, load_batches
+from resources.pictures import Batch, Picture, SamplePaths, load_batches, to_input_mask
 from resources.progress import track
 from resources.sample_store import Change, SampleTable
 
@@ -117,6 +118,7 @@ def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> 
         evaluate_picture(picture, outputs, i).row(
             picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i)
         )
+        | label_columns(picture, outputs, i)
         for i, picture in enumerate(batch.pictures)
     ]
 
@@ -127,6 +129,14 @@ def evaluate_picture(picture: Picture, outputs: Outputs, index: int) -> Evaluati
     if picture.mask is not None:
         logits = at_label_pixels(logits, (picture.mask.shape[0], picture.mask.shape[1]))
     return evaluate(logits, picture.mask)
+
+
+def label_columns(picture: Picture, outputs: Outputs, index: int) -> dict[str, Any]:
+    """What the model says of one picture's labels, at its own resolution; nothing without a label."""
+    if picture.mask is None:
+        return {}
+    logits = outputs.logits[index]
+    return label_quality(logits, to_input_mask(picture.mask, (logits.shape[1], logits.shape[2]))).row()
 
 
 def prediction_png(outputs: Outputs, index: int) -> bytes:

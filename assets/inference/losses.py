@@ -15,13 +15,15 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
+from assets.inference.label_quality import LABEL_QUALITY_SCHEMA
 from resources.datasets.base import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ECE_BINS = 15
-LISTS = {"loss_sum": pl.Float64, "class_pixels": pl.Int64, "confusion": pl.Int64, "predicted_pixels": pl.Int64}
+LISTS = {"loss_sum": pl.Float64, "class_pixels": pl.Int64, "confusion": pl.Int64, "predicted_pixels": pl.Int64,
+         "pair_loss": pl.Float64, "pair_confidence": pl.Float64}  # fmt: skip
 BINS = {"bin_count": pl.Int64, "bin_confidence": pl.Float64, "bin_correct": pl.Int64}
 
 EVALUATION_SCHEMA: dict[str, Any] = {
@@ -33,6 +35,7 @@ EVALUATION_SCHEMA: dict[str, Any] = {
     "confidence": pl.Float64,
     "entropy": pl.Float64,
     **{name: pl.List(kind) for name, kind in {**LISTS, **BINS}.items()},
+    **LABEL_QUALITY_SCHEMA,
     "prediction": pl.Binary,
 }
 
@@ -57,12 +60,18 @@ class PixelSums:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One sample's evaluation. Confidence and entropy are means over all pixels, the bins over labelled ones."""
+    """One sample's evaluation. Confidence and entropy are means over all pixels, the bins over labelled ones.
+
+    `pair_loss`, `pair_confidence` (C, C): loss, and the predicted class's confidence, summed over the labelled pixels
+    of each label (rows) and prediction (columns).
+    """
 
     sums: PixelSums
     confidence: float
     entropy: float
     predicted_pixels: NDArray[np.int64]
+    pair_loss: NDArray[np.float64]
+    pair_confidence: NDArray[np.float64]
     bin_count: NDArray[np.int64]
     bin_confidence: NDArray[np.float64]
     bin_correct: NDArray[np.int64]
@@ -82,6 +91,8 @@ class Evaluation:
             "class_pixels": self.sums.class_pixels.tolist(),
             "confusion": self.sums.confusion.ravel().tolist(),
             "predicted_pixels": self.predicted_pixels.tolist(),
+            "pair_loss": self.pair_loss.ravel().tolist(),
+            "pair_confidence": self.pair_confidence.ravel().tolist(),
             "bin_count": self.bin_count.tolist(),
             "bin_confidence": self.bin_confidence.tolist(),
             "bin_correct": self.bin_correct.tolist(),
@@ -127,11 +138,14 @@ def evaluate(logits: Tensor, mask: NDArray[np.uint8] | None) -> Evaluation:
     losses = normaliser[valid] - flat.index_select(1, valid).gather(0, labels[None])[0]
     bins = (hit_confidence * ECE_BINS).long().clamp_(0, ECE_BINS - 1)
     correct = hit_prediction == labels
+    pairs = labels * classes + hit_prediction
     return Evaluation(
         sums=_sums(losses, labels, hit_prediction, classes),
         confidence=float(confidence.double().mean()),
         entropy=float(entropy.double().mean()),
         predicted_pixels=_count(predicted, classes),
+        pair_loss=_weigh(pairs, losses, classes * classes).reshape(classes, classes),
+        pair_confidence=_weigh(pairs, hit_confidence, classes * classes).reshape(classes, classes),
         bin_count=_count(bins, ECE_BINS),
         bin_confidence=_weigh(bins, hit_confidence, ECE_BINS),
         bin_correct=_count(bins[correct], ECE_BINS),

@@ -13,12 +13,14 @@ from PIL import Image
 from torch.nn import functional
 
 from assets.inference.forward import PassTables, batches_from, embedding_fingerprints, run_pass, usable
+from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, vectors
 from assets.inference.losses import EVALUATION_SCHEMA, decode_classes
 from assets.ingestion.manifest import build_manifest, scan_files
 from resources.config import Selection, load_config
 from resources.datasets import open_reader
 from resources.model import SegmentationModel, build_network, load_weights, read_checkpoint
+from resources.pictures import to_input_mask
 from resources.sample_store import SampleTable
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
@@ -83,6 +85,19 @@ def test_loss_and_confusion_are_measured_at_the_label_s_own_pixels(model, scenes
     assert row["loss"] == pytest.approx(float(expected), abs=1e-4)
     assert row["pixels"] == sum(row["confusion"]) == (mask != 255).sum()
     assert np.array_equal(decode_classes(row["prediction"]), model(reduced).logits[0].argmax(0).numpy())
+
+
+def test_labels_are_judged_at_the_model_s_own_pixels(model, scenes, tables):
+    passed(model, scenes, tables)
+    rows = tables.evaluation.read()
+    image, mask = (np.asarray(Image.open(scenes.root / folder / "a.png")) for folder in ("images", "masks"))
+    picture = torch.tensor(image).permute(2, 0, 1)[None] / 255
+    reduced = functional.interpolate(picture, size=(64, 96), mode="bilinear", antialias=True)
+    expected = label_quality(model(reduced).logits[0], to_input_mask(mask, (64, 96)))
+    assert rows["label_quality"][0] == pytest.approx(expected.score, rel=1e-4)
+    assert rows["judged_pixels"][0].to_list() == expected.judged.tolist()
+    unlabelled = rows.row(4, named=True)
+    assert unlabelled["label_quality"] is None and unlabelled["suspect_pixels"] is None
 
 
 def test_embeddings_alone_leave_the_evaluation_alone(model, scenes, tables):

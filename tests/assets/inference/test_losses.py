@@ -72,6 +72,21 @@ def test_confusion_has_labels_in_rows_and_predictions_in_columns():
     assert found.bin_correct.sum() == 0
 
 
+def test_pair_sums_are_those_of_the_pixels_of_each_label_and_prediction():
+    logits, mask = sample(5)
+    found = evaluate(logits, mask)
+    probabilities, predicted = logits.double().softmax(0).max(0)
+    own = functional.cross_entropy(logits[None].double(), labels(mask)[None], ignore_index=IGNORE, reduction="none")[0]
+    for label, prediction in np.ndindex(5, 5):
+        chosen = torch.from_numpy(mask == label) & (predicted == prediction)
+        assert found.pair_loss[label, prediction] == pytest.approx(float(own[chosen].sum()), rel=1e-5, abs=1e-6)
+        expected = float(probabilities[chosen].sum())
+        assert found.pair_confidence[label, prediction] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    row = found.row("a", "f", b"")
+    assert np.sum(row["pair_loss"]) == pytest.approx(np.sum(row["loss_sum"]))
+    assert np.sum(row["pair_confidence"]) == pytest.approx(np.sum(row["bin_confidence"]))
+
+
 def test_a_set_s_iou_confusion_and_calibration_are_torchmetrics():
     classes = 6
     jaccard = MulticlassJaccardIndex(classes, average=None, ignore_index=IGNORE)

@@ -112,6 +112,80 @@ class ObjectScale:
         return {"scale": round(1 / parameters["scale"], 4)}
 
 
+SAME_HORIZON = 0.02
+"""Difference of horizons, in shares of the height, below which there is nothing to shift."""
+
+
+class FieldOfView:
+    """Windows of the picture's shape in which objects have the destination's size and the horizon its height.
+
+    The scale is that of `ObjectScale` (1 where sizes do not tell); the first of the horizon traits that both sets have
+    places a row of windows, others above and below cover the rest of the picture.
+    """
+
+    def __init__(self, size_traits: tuple[str, ...], horizon_traits: tuple[str, ...]) -> None:
+        self.size_traits = size_traits
+        self.horizon_traits = horizon_traits
+
+    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
+        """The windows' side as a share of the picture's; the horizons' heights, 0 top to 1 bottom."""
+        try:
+            scale = float(ObjectScale(self.size_traits).fit(destination, origin)["scale"])
+        except NotApplicable as reason:
+            scale, known = 1.0, f"{reason}; "
+        else:
+            known = ""
+        wanted, present = self._horizons(destination, origin)
+        if scale == 1 and abs(wanted - present) < SAME_HORIZON:
+            raise NotApplicable(f"{known}horizons agree ({present:.3f} against {wanted:.3f} of the height)")
+        return {"scale": round(scale, 4), "horizon": round(present, 4), "wanted": round(wanted, 4)}
+
+    def windows(self, height: int, width: int, parameters: Parameters) -> list[Window]:
+        """Rows of windows, one of them with the horizon at the wanted height; a single padded one where that covers."""
+        scale = parameters["scale"]
+        tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
+        tops = [round(height * (parameters["horizon"] - scale * parameters["wanted"]))]
+        step = max(1, int(tall * (1 - OVERLAP)))
+        while tops[0] > 0:
+            tops.insert(0, max(tops[0] - step, 0))
+        while tops[-1] + tall < height:
+            tops.append(min(tops[-1] + step, height - tall))
+        lefts = _starts(width, wide) if wide < width else [(width - wide) // 2]
+        return [Window(top, left, top + tall, left + wide) for top in tops for left in lefts]
+
+    def sham(self, parameters: Parameters) -> Parameters:
+        """The inverse scale and shift: as strong, the other way."""
+        return {"scale": round(1 / parameters["scale"], 4), "horizon": parameters["wanted"],
+                "wanted": parameters["horizon"]}  # fmt: skip
+
+    def _horizons(self, destination: SetStatistics, origin: SetStatistics) -> tuple[float, float]:
+        """Medians of the first horizon trait with enough samples in both sets; the middle twice where there is none."""
+        for name in self.horizon_traits:
+            wanted, present = destination.trait(name), origin.trait(name)
+            if min(len(wanted), len(present)) >= FEWEST_OBJECTS:
+                return float(np.median(wanted)), float(np.median(present))
+        return 0.5, 0.5
+
+
+class FieldOfViewCrop(FieldOfView):
+    """One window with the destination's field of view and horizon; a wider one than the picture's is out of reach."""
+
+    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
+        """As for windows. Raises NotApplicable where the crop would exceed the picture."""
+        fitted = super().fit(destination, origin)
+        if fitted["scale"] >= 1:
+            raise NotApplicable(f"a crop of {fitted['scale']:.2f} times the picture's side would exceed it")
+        return fitted
+
+    def windows(self, height: int, width: int, parameters: Parameters) -> list[Window]:
+        """The window in the middle of the width, as near to the wanted horizon as the picture allows."""
+        scale = min(parameters["scale"], 1.0)
+        tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
+        top = round(height * (parameters["horizon"] - scale * parameters["wanted"]))
+        top, left = min(max(top, 0), height - tall), (width - wide) // 2
+        return [Window(top, left, top + tall, left + wide)]
+
+
 class AspectCrop:
     """One central window of the destination's aspect: stretched to the input, it looks as the destination's do."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from pathlib import Path
@@ -11,10 +12,15 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp
 
 from assets.inference.forward import PassTables, run_pass
+from assets.scoring.latent_gap import latent_gap
+from assets.statistics.neighbourhoods import kth_distances
+from assets.statistics.shifts import shift_table
 from assets.traits.measure import measure_pictures
-from resources.config import GapConfig
+from resources.config import CAMVID11, DatasetConfig, GapConfig
+from resources.datasets.folder import FolderReader
 from resources.engine import LocalEngine
 from resources.model import SegmentationModel, build_network
 from resources.sample_store import SampleStore
@@ -105,3 +111,51 @@ def test_diff_of_ten_thousand_rows(tmp_path, benchmark):
     table.upsert(rows)
     change = benchmark(table.diff, rows)
     assert change.kept == 10_000
+
+
+def test_scan_of_ten_thousand_pairs_over_listing_them(tmp_path, benchmark):
+    """Finding and pairing pictures and masks, over a bare listing of both folders."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for i in range(10_000):
+            (tmp_path / folder / f"{i:05d}.png").touch()
+    reader = FolderReader(DatasetConfig(name="many", reader="folder", root=tmp_path), CAMVID11)
+
+    def listing() -> None:
+        for folder in ("images", "masks"):
+            sorted(entry.name for entry in os.scandir(tmp_path / folder) if entry.is_file())
+
+    benchmark.extra_info["scan_over_listing"] = paired(reader.scan, listing)
+    benchmark.pedantic(reader.scan, rounds=1)
+
+
+def test_shift_table_over_its_kolmogorov_smirnov_statistics(benchmark):
+    """Sixty traits with 500 permutations of units, over as many of scipy's bare statistics (300 are timed)."""
+    random = np.random.default_rng(0)
+    source, target = random.standard_normal((2, 300, 60))
+    units = [f"unit {i // 10}" for i in range(300)]
+
+    def table() -> None:
+        shift_table(source, target, units, units, 500, random)
+
+    def bare() -> None:
+        for column in range(6):
+            for _ in range(50):
+                ks_2samp(source[:, column], target[:, column], method="asymp")
+
+    benchmark.extra_info["table_over_as_many_bare_statistics"] = paired(table, bare) * 300 / 30_000
+    benchmark.pedantic(table, rounds=1)
+
+
+def test_latent_gap_over_one_search(benchmark):
+    """Every statistic with floor, interval and p-value, over one exact kNN search of the same sets."""
+    random = np.random.default_rng(0)
+    reference, holdout, target = random.standard_normal((3, 300, 320))
+    units = [f"unit {i // 10}" for i in range(300)]
+
+    def whole() -> None:
+        latent_gap(reference, holdout, units, target, units, k=10, permutations=500, bootstrap=500, floor_draws=50,
+                   seed=0)  # fmt: skip
+
+    benchmark.extra_info["latent_gap_over_a_search"] = paired(whole, lambda: kth_distances(target, reference, 10))
+    benchmark.pedantic(whole, rounds=1)

@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import time
 import zlib
 from pathlib import Path
 
@@ -262,14 +261,12 @@ class TestFindFiles:
         with pytest.raises(DatasetError, match="can't be listed: Permission denied"):
             find_files(tmp_path, ".png")
 
-    def test_ten_thousand_files_scan_fast_and_unopened(self, tmp_path):
+    def test_ten_thousand_files_are_paired_unopened(self, tmp_path):
         for folder in ("images", "masks"):
             (tmp_path / folder).mkdir()
             for i in range(10_000):
                 os.close(os.open(tmp_path / folder / f"{i:05d}.png", os.O_CREAT))
-        start = time.perf_counter()
         samples = FolderReader(dataset("folder", tmp_path), CAMVID11).scan()
-        assert time.perf_counter() - start < 2
         assert len(samples) == 10_000
         assert samples[-1] == SampleFile("09999", tmp_path / "images/09999.png", tmp_path / "masks/09999.png", "", "")
 

@@ -1,7 +1,6 @@
 """The latent gap: what it finds, what it does not, how its floors and intervals behave, and how it gives up."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -138,12 +137,3 @@ def test_bad_input_is_named():
         measure(latents(4, 8, 3), names(4, 7))
     with pytest.raises(ValueError, match="floor_draws"):
         measure(latents(4, 8, 3), names(4, 8), floor_draws=0)
-
-
-@pytest.mark.slow
-def test_three_hundred_latents_a_side_take_seconds():
-    reference, holdout, target = (latents(30, 10, seed, width=320) for seed in (1, 2, 3))
-    start = time.perf_counter()
-    changes = {"permutations": 500, "bootstrap": 500, "floor_draws": 50}
-    latent_gap(reference, holdout, names(30, 10), target, names(30, 10), **{**PARAMETERS, **changes})
-    assert time.perf_counter() - start < 20  # about 3 s on an idle core

@@ -108,7 +108,7 @@ class Candidates:
     def members(self, rows: slice | NDArray[np.intp]) -> Members:
         """Which samples some of the slices hold, (s, n)."""
         padded = np.concatenate([self.meets, np.ones((1, self.meets.shape[1]), np.bool_)])
-        found: Members = padded[self.parts[rows]].all(axis=1)
+        found: Members = np.asarray(padded[self.parts[rows]].all(axis=1), dtype=np.bool_)
         return found
 
 

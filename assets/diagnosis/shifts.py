@@ -109,7 +109,8 @@ def shifts(
 def artefact(trait: Trait, source: Floats, target: Floats) -> str | None:
     """Why a trait tells how data were collected rather than what they show; None where it does not.
 
-    The picture's own shape is exempt: it is often constant, and an experiment can undo it.
+    The picture's own shape and compression are exempt: they are often constant, and an experiment can undo or imitate
+    them.
     """
     missing = [float(np.isnan(side).mean()) if side.size else 1.0 for side in (source, target)]
     if trait.kind == "layout":
@@ -117,7 +118,7 @@ def artefact(trait: Trait, source: Floats, target: Floats) -> str | None:
     if max(missing) > MISSING_SHARE:
         which = "the source" if missing[0] > missing[1] else "the target"
         return f"missing in {max(missing):.0%} of {which}"
-    if trait.kind == "shape":
+    if trait.kind in {"shape", "original"}:
         return None
     present = [side[~np.isnan(side)] for side in (source, target)]
     constant = [side.size > 1 and float(np.ptp(side)) == 0 for side in present]

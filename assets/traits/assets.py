@@ -11,8 +11,8 @@ from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-CODE = ("assets.traits.colour", "assets.traits.layout", "assets.traits.measure", "assets.traits.table",
-        "assets.traits.texture", "resources.pictures")  # fmt: skip
+CODE = ("assets.traits.colour", "assets.traits.compression", "assets.traits.layout", "assets.traits.measure",
+        "assets.traits.regional", "assets.traits.table", "assets.traits.texture", "resources.pictures")  # fmt: skip
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
@@ -21,8 +21,8 @@ def build(config: GapConfig, key: str) -> list[Any]:
     code = fingerprint(code_version(*CODE, *config.traits.modules), config.model.input_size, list(traits.traits))
     spec = door.spec(
         [key, "traits"],
-        description="What is in each picture: colour, exposure, sharpness, noise, layout, sizes; from the label, or "
-        "from the prediction where there is none.",
+        description="What is in each picture: colour, exposure, sharpness, noise, compression, layout, sizes, the look "
+        "of the road; from the label, or from the prediction where there is none.",
         code_version=code, kinds=["deltalake", "parquet"], deps=[[key, "manifest"], [key, "evaluation"]],
         columns=traits.schema,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Layout traits: what a label mask says about a scene: shares, counts and sizes of classes, horizons, clutter.
 
-Belongs here: numbers from class-index masks, annotated or predicted. Does not: pixels' values, resizing.
+Belongs here: numbers from class-index masks alone, annotated or predicted.
+Does not: pixels' values, of the whole picture or of a class (regional.py), resizing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ GRID = 8
 ROAD_WIDTH = 0.01
 """Share of a row that must be road for it to count as the topmost road row."""
 
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 def slug(class_name: str) -> str:
@@ -65,13 +66,13 @@ def measure_layout(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[
         if key == "sky":
             values["sky_horizon"] = _sky_horizon(mask == index)
         if key == "road":
-            values["road_horizon"] = _road_horizon(mask == index)
+            values["road_horizon"] = road_horizon(mask == index)
     values["layout_entropy"] = _layout_entropy(mask, known, len(class_names))
     return values
 
 
 def _objects(key: str, member: NDArray[np.bool_], *, present: bool) -> dict[str, float]:
-    sizes = np.sqrt(_areas(member) / member.size) if present else np.empty(0)
+    sizes = np.sqrt(region_areas(member) / member.size) if present else np.empty(0)
     return {
         f"count_{key}": float(len(sizes)),
         f"median_size_{key}": float(np.median(sizes)) if len(sizes) else math.nan,
@@ -79,13 +80,17 @@ def _objects(key: str, member: NDArray[np.bool_], *, present: bool) -> dict[str,
     }
 
 
-def _areas(member: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Pixels of each region that is large enough to be an object."""
+def bounds(member: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest window that holds all pixels of a mask that is not empty."""
+    rows, columns = np.flatnonzero(member.any(axis=1)), np.flatnonzero(member.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def region_areas(member: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pixels of each 8-connected region of a mask that is not empty, of those large enough to be an object."""
     from scipy import ndimage
 
-    rows, columns = np.flatnonzero(member.any(axis=1)), np.flatnonzero(member.any(axis=0))
-    occupied = member[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    regions, _ = ndimage.label(occupied, structure=_EIGHT_NEIGHBOURS)
+    regions, _ = ndimage.label(member[bounds(member)], structure=EIGHT_NEIGHBOURS)
     areas: NDArray[np.int64] = np.bincount(regions.ravel())[1:]
     return areas[areas >= LEAST_AREA * member.size]
 
@@ -98,7 +103,8 @@ def _sky_horizon(sky: NDArray[np.bool_]) -> float:
     return float(np.median(border)) / len(sky)
 
 
-def _road_horizon(road: NDArray[np.bool_]) -> float:
+def road_horizon(road: NDArray[np.bool_]) -> float:
+    """The trait `road_horizon` alone, of the road's pixels (height, width)."""
     rows = np.flatnonzero(road.sum(axis=1) >= max(1, ROAD_WIDTH * road.shape[1]))
     return float(rows[0]) / len(road) if len(rows) else math.nan
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assets.traits.layout import is_countable, slug
+from assets.traits.regional import CARS, class_of, roadside_classes
 from resources.errors import ConfigError
 
-Kind = Literal["picture", "shape", "layout", "metadata", "user"]
+Kind = Literal["picture", "shape", "original", "layout", "metadata", "user"]
 Family = Literal[
     "colour", "exposure", "contrast", "saturation", "sharpness", "noise", "compression", "haze", "vignette", "geometry",
     "content", "label_policy", "model_statistics", "metadata",
@@ -36,7 +37,8 @@ class Trait:
 
     `name` is a column's name; `label` a few words for tables and figures; `unit` is '' where the number has none;
     `statement` says in plain words what the number is and what a high one means. `kind` is where it comes from: the
-    picture as the model sees it, the picture's original shape, the mask, side information, or a function of the user's.
+    picture as the model sees it, the picture's original shape or pixels, the mask (alone or with the picture), side
+    information, or a function of the user's.
     """
 
     name: str
@@ -71,6 +73,18 @@ def shape_traits() -> list[Trait]:
     ]  # fmt: skip
 
 
+def original_traits() -> list[Trait]:
+    """Traits of the picture's original pixels, in the order of `measure_compression`."""
+    return [
+        Trait("blockiness", "original", "compression", "blockiness", "ln ratio",
+              "Steps across the borders of 8×8 blocks over steps within them, in the file's own pixels; 0 without "
+              "blocks, higher the more JPEG's blocks show."),
+        Trait("jpeg_quality", "original", "compression", "JPEG quality", "1..100",
+              "The JPEG quality that the pixels tell of, whatever the file's format; low means strongly compressed, "
+              "100 that no trace is found (resizing, cropping and noise wipe it out)."),
+    ]  # fmt: skip
+
+
 def layout_traits(class_names: Sequence[str]) -> list[Trait]:
     """Traits of the mask for these classes, in the order of `measure_layout`.
 
@@ -90,6 +104,30 @@ def layout_traits(class_names: Sequence[str]) -> list[Trait]:
     return traits
 
 
+def region_traits(class_names: Sequence[str]) -> list[Trait]:
+    """Traits of picture and mask together, of the classes that there are, in the order of `measure_regions`."""
+    traits = []
+    if class_of(class_names, "road") is not None:
+        traits += _road_traits()
+    if (car := class_of(class_names, *CARS)) is not None:
+        traits.append(
+            Trait("nearest_car_size", "layout", "content", f"size of the nearest {class_names[car]}", "share of height",
+                  f"Height of the {class_names[car]} whose lower border is lowest; high means close traffic.")
+        )  # fmt: skip
+    if roadside := roadside_classes(class_names):
+        names = ", ".join(class_names[index] for index in roadside)
+        traits.append(
+            Trait("roadside_objects", "layout", "content", "roadside objects", "regions",
+                  f"How many separate things stand by the road ({names}); those that touch count as one.")
+        )  # fmt: skip
+    if class_of(class_names, "sky") is not None:
+        traits.append(
+            Trait("sky_above_horizon", "layout", "content", "open sky", "share of pixels",
+                  "How much of what lies above the road's top is sky; low means closed in by buildings or trees.")
+        )  # fmt: skip
+    return traits
+
+
 def metadata_trait(key: str) -> Trait:
     """The trait of one numeric entry of a data set's side information."""
     statement = f"The value of '{key}' in the data set's own metadata."
@@ -97,11 +135,13 @@ def metadata_trait(key: str) -> Trait:
 
 
 def all_traits(class_names: Sequence[str], user_modules: Sequence[str]) -> dict[str, Trait]:
-    """Every trait of a config by name, in the order of its columns: picture, shape, layout, then the user's.
+    """Every trait of a config by name, in the order of its columns.
 
-    Raises ConfigError that names `traits.modules` (or `classes`) and what to do.
+    These are picture, shape, original pixels, layout, regions, then the user's. Raises ConfigError that names
+    `traits.modules` (or `classes`) and what to do.
     """
-    built_in = {trait.name: trait for trait in [*picture_traits(), *shape_traits(), *layout_traits(class_names)]}
+    of_mask = [*layout_traits(class_names), *region_traits(class_names)]
+    built_in = {trait.name: trait for trait in [*picture_traits(), *shape_traits(), *original_traits(), *of_mask]}
     user = load_user_traits(user_modules)
     for name, added in user.items():
         if name in built_in:
@@ -232,6 +272,26 @@ def _class_traits(name: str) -> list[Trait]:
     return traits
 
 
+def _road_traits() -> list[Trait]:
+    tint = ("where the picture's tint moves and the road's does not, what is in view has changed, not the colours of "
+            "light or camera.")  # fmt: skip
+    return [
+        Trait("road_brightness", "layout", "exposure", "brightness of the road", "0..1",
+              "Mean grey value of the road alone; unlike the picture's, it moves with light and camera, not with how "
+              "much sky or vegetation is in view."),
+        Trait("road_saturation", "layout", "saturation", "saturation of the road", "0..1",
+              "Mean distance between the road's strongest and weakest channel; low on grey asphalt: a tint of light or "
+              "camera raises it, more vegetation in view does not."),
+        Trait("road_tint_a", "layout", "colour", "green to red tint of the road", "a*",
+              f"Mean tint of the road alone, negative greenish, positive reddish; {tint}"),
+        Trait("road_tint_b", "layout", "colour", "blue to yellow tint of the road", "b*",
+              f"Mean tint of the road alone, negative bluish, positive yellowish; {tint}"),
+        Trait("road_sharpness", "layout", "sharpness", "sharpness of the road", "log10 variance",
+              "Strength of the finest detail within the road; low means blurred, whatever else is in view; a rougher "
+              "surface, markings and noise raise it."),
+    ]  # fmt: skip
+
+
 _PICTURE: tuple[tuple[str, Family, str, str, str], ...] = (
     ("mean_red", "colour", "mean red", "0..1", "Mean of the red channel."),
     ("mean_green", "colour", "mean green", "0..1", "Mean of the green channel."),
@@ -274,5 +334,5 @@ _PICTURE: tuple[tuple[str, Family, str, str, str], ...] = (
      "Mean of the darkest value around each pixel; clear scenes are near 0, haze and fog raise it."),
 )  # fmt: skip
 
-_FIXED_NAMES = frozenset(trait.name for trait in [*picture_traits(), *shape_traits()])
+_FIXED_NAMES = frozenset(trait.name for trait in [*picture_traits(), *shape_traits(), *original_traits()])
 _USER_TRAITS: dict[tuple[str, str], UserTrait] = {}

@@ -21,7 +21,9 @@ from PIL import Image
 from assets.inference.forward import Batches, sample_paths, usable
 from assets.inference.losses import decode_classes
 from assets.traits.colour import channel_histogram
+from assets.traits.compression import measure_compression
 from assets.traits.measure import measure_layout, measure_pictures, measure_shape, measure_user
+from assets.traits.regional import measure_regions
 from assets.traits.registry import Trait, UserTrait, all_traits, load_user_traits
 from resources.config import GapConfig
 from resources.datasets.base import IGNORE
@@ -146,7 +148,9 @@ def _measure(
         values = {
             **{name: float(column[i]) for name, column in of_pictures.items()},
             **measure_shape(*picture.image.shape[:2]),
+            **measure_compression(picture.image),
             **measure_layout(mask, catalogue.class_names),
+            **measure_regions(picture.reduced, mask, catalogue.class_names),
             **user,
         }
         rows.append(

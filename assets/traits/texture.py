@@ -1,8 +1,8 @@
 """Sharpness, noise, spectrum, stretch, vignette and haze of pictures as the model sees them.
 
 Belongs here: traits of neighbourhoods and places in the picture.
-Does not: traits of pixel values alone (colour.py), traits of the label mask (layout.py). Blocking artefacts of JPEG are
-not here either: their 8×8 grid is gone once the picture is resized to the model's input.
+Does not: traits of pixel values alone (colour.py), of the label mask (layout.py), of one class's region (regional.py),
+or of JPEG (compression.py): its 8×8 grid is gone once the picture is resized to the model's input.
 """
 
 from __future__ import annotations

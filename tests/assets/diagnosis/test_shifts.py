@@ -145,6 +145,7 @@ MOSTLY = np.where(np.arange(10) < 7, math.nan, np.arange(10.0))
         ("user", MOSTLY, VARIED, "missing in 70% of the source"),
         ("user", VARIED, HALF, None),
         ("shape", FLAT, FLAT + 1, None),  # a picture's shape is often constant, and can be undone
+        ("original", FLAT, FLAT + 1, None),  # so is its compression, which can be imitated
         ("shape", FLAT, GONE, "missing in 100% of the target"),
         ("layout", FLAT, GONE, None),  # a class that one set lacks is content
         ("layout", FLAT, VARIED, None),

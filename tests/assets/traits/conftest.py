@@ -22,15 +22,23 @@ def scene():
 
 
 @pytest.fixture(scope="session")
-def real_batches():
-    """Real street pictures resized to 240 × 320, one batch per data set."""
+def real_paths():
+    """Files of eight real street pictures per data set."""
     if not REAL.is_dir():
         pytest.skip(f"no real pictures at {REAL.resolve()}")
-    batches = {}
+    found = {}
     for name in ("camvid", "kitti"):
         paths = sorted((REAL / name / "images").iterdir())
         paths = [path for path in paths if path.suffix in {".png", ".jpg"}]
-        chosen = paths[:: max(1, len(paths) // 8)][:8]
-        pictures = [np.asarray(Image.open(path).convert("RGB").resize((320, 240), Image.BILINEAR)) for path in chosen]
+        found[name] = paths[:: max(1, len(paths) // 8)][:8]
+    return found
+
+
+@pytest.fixture(scope="session")
+def real_batches(real_paths):
+    """Real street pictures resized to 240 × 320, one batch per data set."""
+    batches = {}
+    for name, paths in real_paths.items():
+        pictures = [np.asarray(Image.open(path).convert("RGB").resize((320, 240), Image.BILINEAR)) for path in paths]
         batches[name] = torch.tensor(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     return batches

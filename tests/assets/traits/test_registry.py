@@ -14,7 +14,9 @@ from assets.traits.registry import (
     layout_traits,
     load_user_traits,
     metadata_trait,
+    original_traits,
     picture_traits,
+    region_traits,
     register_trait,
     shape_traits,
 )
@@ -50,7 +52,8 @@ def write_module(tmp_path, monkeypatch):
 
 def test_importing_the_modules_is_light():
     code = (
-        "import sys, assets.traits.registry, assets.traits.measure, assets.traits.colour, assets.traits.texture; "
+        "import sys, assets.traits.registry, assets.traits.measure, assets.traits.colour, assets.traits.texture, "
+        "assets.traits.compression, assets.traits.regional; "
         "print([name for name in ('torch', 'scipy', 'skimage') if name in sys.modules])"
     )
     root = Path(__file__).parents[3]
@@ -59,7 +62,8 @@ def test_importing_the_modules_is_light():
 
 
 def test_every_trait_has_a_distinct_name_and_words():
-    traits = [*picture_traits(), *shape_traits(), *layout_traits(CITYSCAPES19), metadata_trait("Sun angle")]
+    of_mask = [*layout_traits(CITYSCAPES19), *region_traits(CITYSCAPES19)]
+    traits = [*picture_traits(), *shape_traits(), *original_traits(), *of_mask, metadata_trait("Sun angle")]
     assert len({trait.name for trait in traits}) == len(traits)
     for trait in traits:
         assert trait.family in get_args(Family)
@@ -72,7 +76,9 @@ def test_every_trait_has_a_distinct_name_and_words():
 def test_all_traits_are_in_the_order_of_their_kinds(write_module):
     traits = all_traits(("road", "car"), [write_module("own_order", GREENNESS)])
     kinds = [trait.kind for trait in traits.values()]
-    assert list(dict.fromkeys(kinds)) == ["picture", "shape", "layout", "user"]
+    assert list(dict.fromkeys(kinds)) == ["picture", "shape", "original", "layout", "user"]
+    of_mask = [trait.name for trait in traits.values() if trait.kind == "layout"]
+    assert of_mask == [trait.name for made in (layout_traits, region_traits) for trait in made(("road", "car"))]
     assert list(traits)[-1] == "greenness"
     assert all(name == trait.name for name, trait in traits.items())
 
@@ -121,6 +127,7 @@ def test_functions_made_in_a_loop_each_count(write_module):
         ("def broken(:\n", ["can't import 'own_bad'", "SyntaxError"]),
         ("x = 1\n", ["registers no trait", "@register_trait"]),
         (GREENNESS.replace("'greenness'", "'brightness'"), ["'brightness'", "built-in", "rename"]),
+        (GREENNESS.replace("'greenness'", "'jpeg_quality'"), ["'jpeg_quality'", "built-in", "rename"]),
         (GREENNESS.replace("'greenness'", "'Green ness'"), ["'Green ness'", "lower-case"]),
         (GREENNESS.replace("'colour'", "'paint'"), ["unknown family 'paint'", "saturation"]),
         (GREENNESS + GREENNESS.replace("def greenness", "def again"), ["'greenness'", "clashes", "same module"]),
@@ -171,6 +178,18 @@ def test_running_a_definition_again_replaces_it():
     define("a")
     define("b")
     assert load_user_traits([define.__module__])["own_redefined"].trait.unit == "b"
+
+
+def test_region_traits_are_those_of_the_classes_that_there_are():
+    assert region_traits(("building", "vegetation")) == []
+    assert [trait.name for trait in region_traits(("Sky", "Traffic light"))] == [
+        "roadside_objects",
+        "sky_above_horizon",
+    ]
+    nearest, objects = region_traits(("vehicle", "cars", "street lamps", "pole"))
+    assert nearest.name == "nearest_car_size"
+    assert nearest.label == "size of the nearest cars"
+    assert "(street lamps, pole)" in objects.statement
 
 
 @pytest.mark.parametrize("names", [("traffic light", "Traffic-Light"), ("road", "???")])

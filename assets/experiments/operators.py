@@ -1,7 +1,8 @@
 """The contract of operators: what can be done to a picture, its geometry or the model, and what a fit may use.
 
 Belongs here: the protocols and the statistics of a set that fits are made from.
-Does not: particular operators (`normalise.py`, `imitate.py`, `geometry.py`, `model_side.py`, `reweight.py`).
+Does not: particular operators (`normalise.py`, `imitate.py`, `geometry.py`, `model_side.py`, `reweight.py`,
+`labels.py`).
 """
 
 from __future__ import annotations
@@ -153,4 +154,26 @@ class ReweightOperator(Protocol):
         ...
 
 
-Operator = PictureOperator | WindowOperator | ModelOperator | ReweightOperator
+@runtime_checkable
+class LabelOperator(Protocol):
+    """A change of what labels say, applied to target and holdout alike; fitted on evaluation rows, no forward.
+
+    `holdout`, `target`: labelled evaluation rows of the fit halves, with their units.
+    """
+
+    def fit(self, holdout: pl.DataFrame, target: pl.DataFrame) -> Parameters:
+        """Learn the rule. Raises NotApplicable."""
+        ...
+
+    def shams(self, parameters: Parameters, holdout: pl.DataFrame, target: pl.DataFrame) -> list[Parameters]:
+        """Rules that change as many pixels and are not aimed; empty where there is none."""
+        ...
+
+    def relabel(
+        self, scores: Tensor, mask: NDArray[np.uint8], parameters: Parameters
+    ) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Scores (C, h, w) and mask (h, w) of one sample under the rule."""
+        ...
+
+
+Operator = PictureOperator | WindowOperator | ModelOperator | ReweightOperator | LabelOperator

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from assets.experiments.geometry import cut, stitch
 from assets.experiments.imitate import trait_residual
 from assets.experiments.operators import (
+    LabelOperator,
     ModelOperator,
     NotApplicable,
     Parameters,
@@ -42,7 +43,7 @@ from resources.sample_store import Change, SampleTable
 if TYPE_CHECKING:
     from torch import Tensor
 
-Role = Literal["normalised", "sham", "control", "imitated", "plain"]
+Role = Literal["normalised", "sham", "control", "imitated", "plain", "baseline", "sham_baseline"]
 Side = Literal["target", "holdout"]
 SIDES: dict[str, Side] = {
     "normalised": "target",
@@ -50,8 +51,11 @@ SIDES: dict[str, Side] = {
     "control": "holdout",
     "imitated": "holdout",
     "plain": "holdout",
+    "baseline": "holdout",
+    "sham_baseline": "holdout",
 }
-"""Whose report half each role is measured on; `plain` is the untouched picture where an imitation crops it."""
+"""Whose report half each role is measured on; `plain` is the untouched picture where an imitation crops it, `baseline`
+the holdout under the rule on labels that `normalised` puts the target under, `sham_baseline` that of the sham."""
 
 SHAM_ROUNDS = 4
 """How often a sham is made stronger for what clipping takes from it."""
@@ -75,7 +79,8 @@ class FitSets:
     """The sets that fits are made from: the source's reference and holdout halves, the target's fit half.
 
     `pixels` holds the labelled pixels by class (n, C) of the same sets, `class_losses` their mean loss by class (C,),
-    under the same names; a set without labelled samples is missing.
+    under the same names; a set without labelled samples is missing. `evaluations` holds the evaluation rows of the fit
+    halves that rules on labels are fitted on.
     """
 
     reference: SetStatistics
@@ -84,6 +89,7 @@ class FitSets:
     target_fit: SetStatistics
     pixels: dict[str, NDArray[np.float64]]
     class_losses: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    evaluations: dict[str, pl.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,13 +117,15 @@ class Fitted:
 class Predictor:
     """How a picture gets its prediction: windows cut, pictures mapped, a model run, predictions mapped back.
 
-    `change` maps a batch at the model's input; `ids` go with it, since a sham draws per sample.
+    `change` maps a batch at the model's input; `ids` go with it, since a sham draws per sample. `relabel` puts scores
+    and mask under one rule on labels or several, whose losses are averaged.
     """
 
     model: SegmentationModel
     change: Callable[[Tensor, list[str]], Tensor] | None = None
     windows: Callable[[int, int], list[Window]] | None = None
     keep_plain: bool = False
+    relabel: Callable[[Tensor, NDArray[np.uint8]], list[tuple[Tensor, NDArray[np.uint8]]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,8 @@ def _fit_operator(operator: object, sets: FitSets) -> dict[str, Parameters]:
         sides = _pixels(sets, "reference"), _pixels(sets, "target_fit")
         other = _other_losses(sets, "holdout_fit", "target_fit")
         return {"normalised": operator.fit(*sides) | other, "sham": {"shams": operator.shams(*sides)} | other}
+    if isinstance(operator, LabelOperator):
+        return _fit_labels(operator, sets)
     if not isinstance(operator, PictureOperator | WindowOperator):
         return {}
     aimed = _between(operator, sets.reference, sets.target_fit)
@@ -190,6 +200,16 @@ def _between(
     if destination.traits.is_empty() or origin.traits.is_empty():
         raise NotApplicable(EMPTY_HALF)
     return operator.fit(destination, origin)
+
+
+def _fit_labels(operator: LabelOperator, sets: FitSets) -> dict[str, Parameters]:
+    sides = [sets.evaluations.get(name, pl.DataFrame()) for name in ("holdout_fit", "target_fit")]
+    if any(side.is_empty() for side in sides):
+        raise NotApplicable(EMPTY_HALF)
+    rule = operator.fit(*sides)
+    fitted = {"normalised": rule, "baseline": rule}
+    shams = operator.shams(rule, *sides)
+    return fitted | ({"sham": {"shams": shams}, "sham_baseline": {"shams": shams}} if shams else {})
 
 
 def _pixels(sets: FitSets, name: str) -> NDArray[np.float64]:
@@ -242,6 +262,11 @@ def build_predictors(fitted: Fitted, model: SegmentationModel, sets: FitSets) ->
         found["normalised"] = Predictor(operator.adapt(model, sets.target_fit.pictures))
         found["sham"] = Predictor(operator.adapt(model, sets.target_fit.pictures, sham=True))
         found["control"] = Predictor(operator.adapt(model, sets.holdout_fit.pictures))
+    elif isinstance(operator, LabelOperator):
+        label_roles: tuple[Role, ...] = ("normalised", "baseline", "sham", "sham_baseline")
+        for role in label_roles:
+            if role in parameters:
+                found[role] = Predictor(model, relabel=_relabelled(operator, parameters[role]))
     elif isinstance(operator, PictureOperator | WindowOperator):
         fitted_roles: tuple[Role, ...] = ("normalised", "sham", "control")
         for role in fitted_roles:
@@ -371,14 +396,16 @@ def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, T
 
 def _run(trial: Trial, pictures: list[Picture]) -> Iterator[dict[str, Any]]:
     measured = _measured(trial, pictures)
+    relabel = trial.predictor.relabel
     for i, (picture, scores, mask, latent) in enumerate(predict(trial.predictor, pictures)):
-        sums = pixel_sums(scores, mask)
+        found = [pixel_sums(*ruled) for ruled in (relabel(scores, mask) if relabel else [(scores, mask)])]
         row_id = f"{trial.role}:{picture.sample_id}"
         yield {
             "row_id": row_id, "fingerprint": trial.prints[row_id], "sample_id": picture.sample_id,
-            "role": trial.role, "loss": sums.loss, "loss_sum": sums.loss_sum.tolist(),
-            "class_pixels": sums.class_pixels.astype(float).tolist(), "latent": latent.cpu().tolist(),
-            "traits": measured[i],
+            "role": trial.role, "loss": float(np.mean([sums.loss for sums in found])),
+            "loss_sum": np.mean([sums.loss_sum for sums in found], axis=0).tolist(),
+            "class_pixels": np.mean([sums.class_pixels for sums in found], axis=0).tolist(),
+            "latent": [] if relabel else latent.cpu().tolist(), "traits": measured[i],
         }  # fmt: skip
 
 
@@ -402,6 +429,13 @@ def _mask(picture: Picture) -> NDArray[np.uint8]:
     if picture.mask is None:
         raise ValueError(f"{picture.sample_id}: trials need labels")
     return picture.mask
+
+
+def _relabelled(
+    operator: LabelOperator, parameters: Parameters
+) -> Callable[[Tensor, NDArray[np.uint8]], list[tuple[Tensor, NDArray[np.uint8]]]]:
+    rules = parameters.get("shams", [parameters])
+    return lambda scores, mask: [operator.relabel(scores, mask, rule) for rule in rules]
 
 
 def _mapped(operator: PictureOperator, parameters: Parameters) -> Callable[[Tensor, list[str]], Tensor]:

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from assets.diagnosis.loss_gap import weighted_means
 from assets.experiments.trial import list_column
 from assets.statistics.multiplicity import holm
-from assets.statistics.resampling import PairedTest, bootstrap_weights, paired_cluster_test, percentile_interval
+from assets.statistics.resampling import (
+    PairedTest,
+    bootstrap_weights,
+    paired_cluster_test,
+    percentile_interval,
+    two_sample_cluster_test,
+)
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -145,7 +151,11 @@ def measure(
     """Figures of one experiment from its rows; `target` and `holdout` are labelled evaluation rows."""
     figures = Figures(experiment)
     normalised = pair(rows, "normalised", target)
-    if normalised is not None:
+    baseline = pair(rows, "baseline", holdout)
+    if normalised is not None and baseline is not None:
+        shams = pair(rows, "sham", target), pair(rows, "sham_baseline", holdout)
+        figures = _closed_under_rule(figures, (normalised, baseline), shams, gap, rules)
+    elif normalised is not None:
         figures = _closed(figures, normalised, pair(rows, "sham", target), gap)
     control = pair(rows, "control", holdout)
     if control is not None:
@@ -168,11 +178,44 @@ def _closed(figures: Figures, normalised: Paired, sham: Paired | None, gap: GapD
     )  # fmt: skip
     if sham is None:
         return figures
-    both, own, others = np.intersect1d(normalised.ids, sham.ids, return_indices=True)
-    units = dict(zip(normalised.ids, normalised.units, strict=True))
-    against = paired_cluster_test(sham.after[others] - normalised.after[own], [units[name] for name in both])
+    against = paired_cluster_test(*_beyond(normalised, sham))
     shammed = paired_cluster_test(-sham.gain, sham.units)
     return replace(figures, sham_delta=shammed.mean, sham_ci95=shammed.ci95, beats_sham=against.ci95)
+
+
+def _closed_under_rule(
+    figures: Figures, ruled: tuple[Paired, Paired], shams: tuple[Paired | None, Paired | None], gap: GapDraws,
+    rules: Rules,
+) -> Figures:  # fmt: skip
+    """Figures of a rule that both sides are put under: what the target gains beyond the holdout."""
+    target, holdout = ruled
+    test = two_sample_cluster_test(target.gain, target.units, holdout.gain, holdout.units)
+    rng = np.random.default_rng(rules.seed + 2)
+    common = weighted_means(holdout.gain, holdout.units, rules.draws, rng) / gap.gaps
+    figures = replace(
+        figures, samples=len(target.gain), units=min(len(set(side.units)) for side in ruled),
+        loss_before=float(target.before.mean()), loss_after=float(target.after.mean()), difference=-test.mean,
+        gap_closed=test.mean / gap.value, p_value=test.p_value,
+        ci95=percentile_interval(gap.shares(target.gain, target.ids) - common),
+        per_class=tuple(target.class_delta.tolist()),
+    )  # fmt: skip
+    if shams[0] is None or shams[1] is None:
+        return figures
+    shammed = two_sample_cluster_test(shams[0].gain, shams[0].units, shams[1].gain, shams[1].units)
+    beyond = [_beyond(side, sham) for side, sham in zip(ruled, shams, strict=True) if sham is not None]
+    against = two_sample_cluster_test(*beyond[0], *beyond[1])
+    return replace(figures, sham_delta=-shammed.mean, sham_ci95=_negated(shammed.ci95), beats_sham=against.ci95)
+
+
+def _beyond(aimed: Paired, sham: Paired) -> tuple[Floats, list[str]]:
+    """Loss under the sham minus loss under what is aimed, of the samples that have both, with their units."""
+    both, own, others = np.intersect1d(aimed.ids, sham.ids, return_indices=True)
+    units = dict(zip(aimed.ids, aimed.units, strict=True))
+    return sham.after[others] - aimed.after[own], [units[name] for name in both]
+
+
+def _negated(interval: Interval) -> Interval:
+    return -interval[1], -interval[0]
 
 
 def _induced(figures: Figures, imitated: Paired, gap: GapDraws, rules: Rules) -> Figures:

@@ -1,0 +1,339 @@
+"""Labels as a cause: another convention of labelling, wrong labels, and what tells either from pictures that are hard.
+
+A model that errs on hard pictures doubts: its errors are most frequent where it is least sure, and it is less often
+sure. Labels that are wrong, or that follow another convention, leave it as sure as before and contradict it whether it
+is sure or not. Belongs here: that comparison between target and holdout from evaluation rows, the hypotheses on labels,
+the list of samples whose labels are worth a look. Does not: measuring per sample (inference), what other labels would
+change (experiments/labels.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, SUPPORT, Hypothesis
+from assets.statistics.multiplicity import holm
+from assets.statistics.resampling import paired_cluster_test, two_sample_cluster_test
+
+Floats = NDArray[np.float64]
+
+VOID = -1
+"""Stands for 'no label' where a label is meant."""
+TOP = 20
+"""Samples of a set that are listed to be checked."""
+FEWEST_UNITS = 3
+"""Fewer independent groups on a side say nothing about a pair of classes."""
+
+
+def label_hypotheses() -> list[Hypothesis]:
+    """Hypotheses on the labels rather than on the pictures; `label_evidence` says whether they are worth a trial."""
+    return [
+        Hypothesis("label_policy", "label_policy", "label policy",
+                   "The target labels as one class what the source labels as another, or as none, and that costs loss.",
+                   ("labelled",)),
+        Hypothesis("label_errors", "label_policy", "wrong labels",
+                   "More of the target's labels are wrong than of the source's, and that costs loss.",
+                   ()),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelSums:
+    """What evaluation rows say of one set's labels; n samples, C classes.
+
+    `counts`, `confidence`, `loss` (n, C, C) over labelled pixels, rows label, columns prediction. `predicted` (n, C)
+    over all pixels. `bins` and `disputes` (n, B): labelled pixels by the model's confidence, and those of them whose
+    label is another than it predicts. `doubt` (n,): 1 − mean confidence over all pixels, which no label enters: the
+    share of pixels that it expects to get wrong.
+    """
+
+    units: list[str]
+    counts: Floats
+    confidence: Floats
+    loss: Floats
+    predicted: Floats
+    bins: Floats
+    disputes: Floats
+    doubt: Floats
+
+    @property
+    def void(self) -> Floats:
+        """Pixels without a label by prediction, (n, C)."""
+        unlabelled: Floats = self.predicted - self.counts.sum(1)
+        return unlabelled
+
+
+@dataclass(frozen=True)
+class PairShift:
+    """Pixels that the labels call `label` (VOID: nothing) and the model calls `prediction`, on both sides.
+
+    `source_share`, `target_share`: their mean share of a sample's pixels that the model calls `prediction`. A
+    convention moves it from almost none to almost all, however rare the class is among the pixels labelled `label`.
+    `confidence`: the target's mean over them (NaN for VOID). `cost`: their share of the target's summed loss.
+    `objection` says why they are no convention; None where they are one.
+    """
+
+    label: int
+    prediction: int
+    source_share: float
+    target_share: float
+    q_value: float
+    confidence: float
+    cost: float
+    objection: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What speaks for one hypothesis on labels."""
+
+    supported: bool
+    reason: str
+    evidence: list[str]
+
+
+def label_sums(rows: pl.DataFrame) -> LabelSums:
+    """Sums of labelled evaluation rows with their units."""
+    stacked = {name: _stacked(rows, name) for name in ("confusion", "pair_confidence", "pair_loss")}
+    counts, confidence, loss = (_square(values) for values in stacked.values())
+    bins = _stacked(rows, "bin_count")
+    return LabelSums(
+        units=rows["unit"].to_list(), counts=counts, confidence=confidence, loss=loss,
+        predicted=_stacked(rows, "predicted_pixels"), bins=bins, disputes=bins - _stacked(rows, "bin_correct"),
+        doubt=1 - rows["confidence"].to_numpy().astype(np.float64),
+    )  # fmt: skip
+
+
+def pair_shifts(holdout: LabelSums, target: LabelSums) -> list[PairShift]:
+    """Pairs of label and prediction that the target has more of than the holdout at q ≤ 0.05, the costliest first.
+
+    Tested by unit and corrected (Holm) over all ordered pairs of classes, and over void as a label. A pair is a
+    convention where, beyond that, the labels contradict most of what the model calls `prediction`, the model is as sure
+    there as where it is right, and the labels have lost most of the class, but the model has not.
+    """
+    classes = target.counts.shape[1]
+    pairs = [(a, b) for a in [*range(classes), VOID] for b in range(classes) if a != b]
+    tests = [_more(_shares(holdout, *pair), holdout.units, _shares(target, *pair), target.units) for pair in pairs]
+    adjusted = holm(np.array([p for _, p in tests]))
+    found = [
+        _pair_shift(pair, rise, float(q), holdout, target)
+        for pair, (rise, _), q in zip(pairs, tests, adjusted, strict=True)
+        if q <= SUPPORT
+    ]
+    return sorted(found, key=lambda shift: (-shift.cost, shift.label, shift.prediction))
+
+
+def conventions(shifts: Sequence[PairShift]) -> list[PairShift]:
+    """The pairs that are conventions."""
+    return [shift for shift in shifts if shift.objection is None]
+
+
+def label_evidence(holdout: pl.DataFrame, target: pl.DataFrame, class_names: Sequence[str]) -> dict[str, LabelEvidence]:
+    """Evidence on both hypotheses from labelled evaluation rows, by hypothesis id."""
+    source, other = label_sums(holdout), label_sums(target)
+    shifts = pair_shifts(source, other)
+    policy = _policy_evidence(shifts, class_names)
+    return {"label_policy": policy, "label_errors": _error_evidence(source, other, explained=policy.supported)}
+
+
+def with_label_evidence(ranked: pl.DataFrame, evidence: dict[str, LabelEvidence]) -> pl.DataFrame:
+    """Ranked hypotheses with what is known of those on labels.
+
+    A supported one ranks first: it names labels that contradict a model that does not doubt, which no trait does.
+    """
+    rows = ranked.to_dicts()
+    for row in rows:
+        found = evidence.get(row["id"])
+        if found is not None:
+            row |= {"supported": found.supported, "reason": found.reason, "evidence": found.evidence}
+    rows.sort(key=lambda row: (not row["supported"], row["id"] not in evidence, row["rank"]))
+    ordered = [{**row, "rank": rank} for rank, row in enumerate(rows, start=1)]
+    return pl.DataFrame(ordered, schema=HYPOTHESES_SCHEMA)
+
+
+def label_errors(rows: pl.DataFrame, class_names: Sequence[str], most: int = TOP) -> list[dict[str, Any]]:
+    """The samples whose labels the model trusts least, worst first: evaluation rows -> JSON values.
+
+    `suspect_share` of the labelled pixels at the model's resolution, `suspect_pixels` by label, and the pair of label
+    and prediction over which most confidence is lost.
+    """
+    known = rows.filter(pl.col("label_quality").is_not_null()).sort("label_quality", "sample_id").head(most)
+    return [_listed(row, class_names) for row in known.iter_rows(named=True)]
+
+
+def _listed(row: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    confidence = np.reshape(row["pair_confidence"], (len(class_names), len(class_names))).astype(np.float64)
+    counts = np.reshape(row["confusion"], confidence.shape)
+    np.fill_diagonal(confidence, 0.0)
+    label, prediction = divmod(int(confidence.argmax()), len(class_names))
+    pixels = int(counts[label, prediction]) if confidence.any() else 0
+    judged = sum(row["judged_pixels"])
+    return {
+        "sample_id": row["sample_id"],
+        "label_quality": row["label_quality"],
+        "suspect_share": sum(row["suspect_pixels"]) / judged if judged else None,
+        "suspect_pixels": {
+            name: count for name, count in zip(class_names, row["suspect_pixels"], strict=True) if count
+        },
+        "disputed_label": class_names[label] if pixels else None,
+        "disputed_as": class_names[prediction] if pixels else None,
+        "disputed_pixels": pixels,
+        "disputed_confidence": float(confidence[label, prediction] / pixels) if pixels else None,
+    }
+
+
+def _pair_shift(pair: tuple[int, int], rise: float, q_value: float, holdout: LabelSums, target: LabelSums) -> PairShift:
+    label, prediction = pair
+    pixels = _pixels(target, label, prediction)
+    surely = math.nan if label == VOID else float(target.confidence[:, label, prediction].sum() / pixels.sum())
+    lost = 0.0 if label == VOID else target.loss[:, label, prediction].sum() + target.loss[:, prediction, label].sum()
+    source = float(np.nanmean(_shares(holdout, label, prediction)))
+    shift = PairShift(
+        label, prediction, source, source + rise, q_value, surely, float(lost / target.loss.sum()),
+    )  # fmt: skip
+    return replace(shift, objection=_objection(shift, holdout, target))
+
+
+def _objection(shift: PairShift, holdout: LabelSums, target: LabelSums) -> str | None:
+    """Why a pair that the target has more of is no convention of labelling."""
+    own = target.counts[:, shift.prediction, shift.prediction]
+    margin = paired_cluster_test(_pixels(target, shift.label, shift.prediction) - own, target.units)
+    if not margin.ci95[0] > 0:
+        return "most of what the model calls so is still labelled so"
+    right, wrong = _confidence_when(holdout, shift.prediction)
+    if shift.confidence < (right + wrong) / 2:
+        return (
+            f"the model is unsure there ({shift.confidence:.2f}; in the source it has {right:.2f} where it is right "
+            f"and {wrong:.2f} where it is wrong)"
+        )
+    said_before, said = (_share_of(sums.counts.sum(2), shift.prediction) for sums in (holdout, target))
+    if said > said_before / 2:
+        return f"the labels still have most of the class: {said:.1%} of pixels, {said_before:.1%} in the source"
+    seen_before, seen = (_share_of(sums.predicted, shift.prediction) for sums in (holdout, target))
+    if abs(seen - seen_before) >= said_before - said:
+        return (
+            f"the model's own share moved from {seen_before:.1%} to {seen:.1%}, the labels' from {said_before:.1%} to "
+            f"{said:.1%}: the pictures differ"
+        )
+    return None
+
+
+def _confidence_when(holdout: LabelSums, prediction: int) -> tuple[float, float]:
+    """The holdout's mean confidence in a class where it is right, and where it is wrong (0 where it never is)."""
+    counts, confidence = holdout.counts[:, :, prediction].sum(0), holdout.confidence[:, :, prediction].sum(0)
+    others = np.arange(len(counts)) != prediction
+    right = confidence[prediction] / counts[prediction] if counts[prediction] else math.nan
+    wrong = confidence[others].sum() / counts[others].sum() if counts[others].sum() else 0.0
+    return float(right), float(wrong)
+
+
+def _share_of(pixels: Floats, class_index: int) -> float:
+    """A class's share of all pixels (n, C)."""
+    return float(pixels[:, class_index].sum() / pixels.sum())
+
+
+def _policy_evidence(shifts: Sequence[PairShift], class_names: Sequence[str]) -> LabelEvidence:
+    named = conventions(shifts)
+    evidence = [_described(shift, class_names) for shift in shifts]
+    if named:
+        return LabelEvidence(True, "; ".join(_named(shift, class_names) for shift in named), evidence)
+    if shifts:
+        return LabelEvidence(False, f"{_named(shifts[0], class_names)}, but {shifts[0].objection}", evidence)
+    return LabelEvidence(False, "no pair of label and prediction is more frequent than in the source", evidence)
+
+
+def _error_evidence(source: LabelSums, target: LabelSums, *, explained: bool) -> LabelEvidence:
+    """Labels must contradict the model more often where it is sure, no less often there than where it is not, and the
+    model must not be less sure than in the source: what hard pictures do.
+
+    Beyond the holdout's rate e of disputes at equal confidence, labels that are wrong at a rate ε whatever the picture
+    shows are disputed at (e' − e)/(1 − e) ≈ ε in every bin of confidence.
+    """
+    usual = _usual_disputes(source)
+    (sure_before, unsure_before), (sure, unsure) = _surplus(source, usual), _surplus(target, usual)
+    _, p_rise = _more(sure_before, source.units, sure, target.units)
+    _, p_hard = _more(unsure_before - sure_before, source.units, unsure - sure, target.units)
+    doubt, p_doubt = _more(source.doubt, source.units, target.doubt, target.units)
+    text = (
+        f"labels disputed beyond the source's rate at equal confidence: {np.nanmean(sure):+.1%} where the model is "
+        f"sure (p = {p_rise:.3f}), {np.nanmean(unsure):+.1%} where it is not (more, p = {p_hard:.3f}); its doubt "
+        f"moves by {doubt:+.1%} (more, p = {p_doubt:.3f})"
+    )
+    if explained:
+        return LabelEvidence(False, "another convention of labelling accounts for what contradicts the model", [text])
+    if p_rise > SUPPORT:
+        return LabelEvidence(False, f"labels contradict a sure model no more than in the source: {text}", [text])
+    if p_hard <= SUPPORT:
+        return LabelEvidence(False, f"errors rise most where the model is unsure, as on hard pictures: {text}", [text])
+    if p_doubt <= SUPPORT:
+        return LabelEvidence(False, f"the model is less sure of the target, as of hard pictures: {text}", [text])
+    return LabelEvidence(True, f"labels contradict a model that doubts no more than in the source: {text}", [text])
+
+
+def _usual_disputes(sums: LabelSums) -> Floats:
+    """Share of disputed labels by confidence, (B,); 0 in bins without pixels."""
+    return np.nan_to_num(_ratio(sums.disputes.sum(0), sums.bins.sum(0)))
+
+
+def _surplus(sums: LabelSums, usual: Floats) -> tuple[Floats, Floats]:
+    """(e' − e)/(1 − e) of each sample in the top bin of confidence and in all others together: (n,), (n,)."""
+    expected = sums.bins * usual
+    surplus, agreed = sums.disputes - expected, sums.bins - expected
+    sure = _ratio(surplus[:, -1], agreed[:, -1])
+    return sure, _ratio(surplus[:, :-1].sum(1), agreed[:, :-1].sum(1))
+
+
+def _named(shift: PairShift, class_names: Sequence[str]) -> str:
+    label = "left without a label" if shift.label == VOID else f"labelled {class_names[shift.label]}"
+    return f"{shift.target_share:.0%} of what the model calls {class_names[shift.prediction]} is {label}"
+
+
+def _described(shift: PairShift, class_names: Sequence[str]) -> str:
+    text = f"{_named(shift, class_names)}, {shift.source_share:.1%} in the source (q = {shift.q_value:.3f})"
+    if not math.isnan(shift.confidence):
+        text += f", confidence {shift.confidence:.2f}"
+    return f"{text}; no convention: {shift.objection}" if shift.objection else text
+
+
+def _more(source: Floats, source_units: list[str], target: Floats, target_units: list[str]) -> tuple[float, float]:
+    """How much higher the target's mean is, and the one-sided p-value by unit (1 with too few units)."""
+    test = two_sample_cluster_test(target, target_units, source, source_units)
+    if min(_units(source, source_units), _units(target, target_units)) < FEWEST_UNITS:
+        return test.mean, 1.0
+    return test.mean, test.p_value / 2 if test.mean > 0 else 1 - test.p_value / 2
+
+
+def _units(values: Floats, units: list[str]) -> int:
+    return len({unit for unit, value in zip(units, values, strict=True) if not math.isnan(value)})
+
+
+def _shares(sums: LabelSums, label: int, prediction: int) -> Floats:
+    """Share of each sample's pixels predicted `prediction` that are labelled `label`, (n,)."""
+    return _ratio(_pixels(sums, label, prediction), sums.predicted[:, prediction])
+
+
+def _pixels(sums: LabelSums, label: int, prediction: int) -> Floats:
+    found: Floats = sums.void[:, prediction] if label == VOID else sums.counts[:, label, prediction]
+    return found
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    shares: Floats = np.divide(part, whole, out=np.full(len(whole), math.nan), where=whole > 0)
+    return shares
+
+
+def _stacked(rows: pl.DataFrame, column: str) -> Floats:
+    width = rows[column].list.len()[0]
+    return np.asarray(rows[column].list.to_array(width).to_numpy(), dtype=np.float64)
+
+
+def _square(values: Floats) -> Floats:
+    classes = math.isqrt(values.shape[1])
+    return values.reshape(len(values), classes, classes)

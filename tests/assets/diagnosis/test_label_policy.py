@@ -1,0 +1,131 @@
+"""Labels as a cause: planted conventions and wrong labels are named, hard pictures are not, nulls stay silent.
+
+Pixels have a true class and a feature drawn around it; the model is the Bayes rule of the source's law, so that it is
+calibrated there. Darkness shrinks the features towards what all classes share, which the model does not know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypotheses
+from assets.diagnosis.label_policy import (
+    VOID,
+    conventions,
+    label_errors,
+    label_evidence,
+    label_hypotheses,
+    label_sums,
+    pair_shifts,
+    with_label_evidence,
+)
+from assets.diagnosis.shifts import SHIFTS_SCHEMA
+from assets.inference.label_quality import label_quality
+from assets.inference.losses import EVALUATION_SCHEMA, evaluate
+from resources.datasets.base import IGNORE
+
+CLASSES = ["road", "sidewalk", "building", "car", "sky"]
+ROAD, SIDEWALK, BUILDING, CAR, SKY = range(5)
+CENTRES = np.array([[0, 0, 0], [2.2, 0, 0], [0, 5, 0], [3, 4, 3], [0, 4, 5]], dtype=float)
+SIZE = (20, 30)
+
+Relabel = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+
+
+def unchanged(_rng, mask):
+    return mask
+
+
+def as_road(_rng, mask):
+    return np.where(mask == SIDEWALK, ROAD, mask)
+
+
+def without_cars(_rng, mask):
+    return np.where(mask == CAR, IGNORE, mask)
+
+
+def scattered(rng, mask, share: float = 0.06):
+    return np.where(rng.random(mask.shape) < share, rng.integers(0, len(CLASSES), mask.shape), mask)
+
+
+def in_blocks(rng, mask, share: float = 0.08):
+    blocks = (rng.random((SIZE[0] // 5, SIZE[1] // 5)) < share).repeat(5, 0).repeat(5, 1)
+    other = rng.integers(0, len(CLASSES), (SIZE[0] // 5, SIZE[1] // 5)).repeat(5, 0).repeat(5, 1)
+    return np.where(blocks, other, mask)
+
+
+def truth(rng) -> np.ndarray:
+    mask = np.full(SIZE, ROAD, np.uint8)
+    horizon = rng.integers(7, 12)
+    mask[:horizon] = BUILDING
+    mask[: horizon - rng.integers(2, 6)] = SKY
+    mask[horizon:, : rng.integers(4, 9)] = SIDEWALK
+    left = rng.integers(10, 22)
+    mask[horizon + 1 : horizon + 5, left : left + 7] = CAR
+    return mask
+
+
+def rows_of(seed: int, count: int = 48, *, relabel: Relabel = unchanged, light: float = 1.0, blur: float = 0.0):
+    """Evaluation rows of drawn samples, four to a unit; each unit has its own tint."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        if i % 4 == 0:
+            tint = rng.normal(0, 0.25, 3)
+        mask = truth(rng)
+        features = light * (CENTRES[mask] + tint) + rng.normal(0, 1 + blur, (*SIZE, 3))
+        scores = features @ CENTRES.T - (CENTRES**2).sum(1) / 2
+        logits = torch.from_numpy(scores.astype(np.float32)).permute(2, 0, 1).contiguous()
+        labels = relabel(rng, mask).astype(np.uint8)
+        name = f"{seed}-{i:03d}"
+        rows.append(evaluate(logits, labels).row(name, "f", b"") | label_quality(logits, labels).row())
+        rows[-1]["unit"] = f"{seed}-{i // 4}"
+    return pl.DataFrame(rows, schema={**EVALUATION_SCHEMA, "unit": pl.String})
+
+
+@pytest.fixture(scope="module")
+def holdout():
+    return rows_of(1)
+
+
+def supported(holdout: pl.DataFrame, target: pl.DataFrame) -> set[str]:
+    return {name for name, found in label_evidence(holdout, target, CLASSES).items() if found.supported}
+
+
+def test_sidewalk_labelled_as_road_is_a_convention_and_no_error(holdout):
+    target = rows_of(2, relabel=as_road)
+    assert supported(holdout, target) == {"label_policy"}
+    (found,) = conventions(pair_shifts(label_sums(holdout), label_sums(target)))
+    assert (found.label, found.prediction) == (ROAD, SIDEWALK)
+    assert found.target_share > 0.99 and found.source_share < 0.2
+    reason = label_evidence(holdout, target, CLASSES)["label_policy"].reason
+    assert "of what the model calls sidewalk is labelled road" in reason
+
+
+def test_a_class_without_labels_is_a_convention(holdout):
+    target = rows_of(2, relabel=without_cars)
+    assert supported(holdout, target) == {"label_policy"}
+    (found,) = conventions(pair_shifts(label_sums(holdout), label_sums(target)))
+    assert (found.label, found.prediction) == (VOID, CAR)
+
+
+@pytest.mark.parametrize("noise", [scattered, in_blocks])
+def test_random_labels_are_errors_and_no_convention(holdout, noise):
+    assert supported(holdout, rows_of(2, relabel=noise)) == {"label_errors"}
+
+
+@pytest.mark.parametrize("seed", range(3, 9))
+def test_nothing_planted_is_neither(holdout, seed):
+    assert supported(holdout, rows_of(seed)) == set()
+
+
+@pytest.mark.parametrize("plant", [{"light": 0.8}, {"light": 0.5}, {"light": 0.2}, {"blur": 0.3}, {"blur": 1.0}])
+def test_hard_pictures_are_neither(holdout, plant):
+    target = rows_of(2, **plant)
+    assert target["loss"].mean() > 1.1 * holdout["loss"].mean()
+    assert supported(holdout, target) == set()

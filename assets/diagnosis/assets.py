@@ -9,6 +9,7 @@ import polars as pl
 from assets import door
 from assets.diagnosis.gather import Sides, read_sides
 from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypotheses
+from assets.diagnosis.label_policy import label_errors, label_evidence, with_label_evidence
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
 from assets.scoring.sets import holdout_scores
@@ -17,9 +18,9 @@ from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.loss_gap",
-        "assets.diagnosis.shifts", "assets.statistics.effect_sizes", "assets.statistics.multiplicity",
-        "assets.statistics.resampling",
+CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.label_policy",
+        "assets.diagnosis.loss_gap", "assets.diagnosis.shifts", "assets.statistics.effect_sizes",
+        "assets.statistics.multiplicity", "assets.statistics.resampling",
         "assets.statistics.segmentation", "assets.statistics.shifts")  # fmt: skip
 
 
@@ -42,8 +43,10 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
             sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)  # fmt: skip
         table = _shifts(config, store, key, sides)
         rows = rank_hypotheses(hypotheses, table)
+        if gap is not None:
+            rows = with_label_evidence(rows, label_evidence(sides.holdout, sides.target, config.class_names))
         described = {"gap": _gap(gap), "without_gap": sides.without_gap, "shifts": table.to_dicts(),
-                     "hypotheses": rows.to_dicts()}  # fmt: skip
+                     "hypotheses": rows.to_dicts(), "label_errors": _label_errors(sides, config)}  # fmt: skip
         store.write_json(described, "diagnosis", f"{key}.json")
         figures = {**_gap(gap), "supported": int(rows["supported"].sum())}
         return door.result(
@@ -68,6 +71,13 @@ def _shifts(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> pl
     losses = dict(sides.target.select("sample_id", "loss").iter_rows())
     settings = config.statistics
     return shifts(traits, holdout, target, losses, permutations=settings.permutations, seed=settings.seed)
+
+
+def _label_errors(sides: Sides, config: GapConfig) -> dict[str, list[dict[str, Any]]]:
+    return {
+        side: label_errors(rows, config.class_names)
+        for side, rows in (("source", sides.holdout), ("target", sides.target))
+    }
 
 
 def _rows_behind(store: SampleStore, key: str) -> list[str]:

@@ -109,7 +109,9 @@ class Campaign:
             for name, (side, rows) in members.items()
             if name != "reference" and rows.height
         }
-        return FitSets(**statistics, pixels=pixels, class_losses=losses)
+        halves = {name: evaluations[side] for name, side in (("holdout_fit", "holdout"), ("target_fit", "target"))}
+        fit_rows = {name: rows.filter(~pl.col("report_half")) for name, rows in halves.items()}
+        return FitSets(**statistics, pixels=pixels, class_losses=losses, evaluations=fit_rows)
 
     def _statistics(self, side: Side, rows: pl.DataFrame) -> SetStatistics:
         traits = self.target_traits if side == "target" else self.source_traits

@@ -21,8 +21,10 @@ from assets.diagnosis.hypotheses import (
     content_hypotheses,
     model_hypotheses,
 )
-from assets.experiments import geometry, imitate, model_side, normalise
+from assets.diagnosis.label_policy import label_hypotheses
+from assets.experiments import geometry, imitate, labels, model_side, normalise
 from assets.experiments.operators import (
+    LabelOperator,
     ModelOperator,
     Operator,
     PictureOperator,
@@ -30,6 +32,7 @@ from assets.experiments.operators import (
     WindowOperator,
 )
 from assets.experiments.reweight import ClassShare, recomposed_losses
+from assets.inference.label_quality import self_confidence
 from assets.traits.layout import slug
 from assets.traits.registry import Trait
 from resources.config import GapConfig
@@ -70,7 +73,7 @@ class Experiment:
         """The direction that its first figures are of."""
         if self.operator is None:
             return "imitate"
-        if isinstance(self.operator, ReweightOperator):
+        if isinstance(self.operator, ReweightOperator | LabelOperator):
             return "reweight"
         return "model" if isinstance(self.operator, ModelOperator) else "normalise"
 
@@ -182,6 +185,8 @@ def built_in(class_names: Sequence[str], traits: dict[str, Trait]) -> list[Exper
             index = list(class_names).index(hypothesis.id.removeprefix("content_"))
             experiments.append(Experiment(hypothesis, ClassShare(index)))
     experiments += [Experiment(hypothesis, model_side.BatchNormReestimation()) for hypothesis in model_hypotheses()]
+    rules: dict[str, Operator] = {"label_policy": labels.LabelPolicy(), "label_errors": labels.WithoutSuspects()}
+    experiments += [Experiment(hypothesis, rules[hypothesis.id]) for hypothesis in label_hypotheses()]
     return experiments
 
 
@@ -202,6 +207,8 @@ def _code_of(operator: Operator) -> list[type | Callable[..., Any]]:
         code += [geometry.cut, geometry.stitch]
     if isinstance(operator, ReweightOperator):
         code.append(recomposed_losses)
+    if isinstance(operator, LabelOperator):
+        code.append(self_confidence)
     return code
 
 

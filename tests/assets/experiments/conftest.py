@@ -101,8 +101,9 @@ def network_model():
 
 
 def write_set(
-    root: Path, count: int, seed: int, size: tuple[int, int], change: Callable[[np.ndarray], np.ndarray], per_group: int
-) -> None:
+    root: Path, count: int, seed: int, size: tuple[int, int], change: Callable[[np.ndarray], np.ndarray],
+    per_group: int, relabel: Callable[[np.ndarray], np.ndarray] = lambda mask: mask,
+) -> None:  # fmt: skip
     """A folder data set on disk: images/gNN_KK.png and masks/ with equal stems."""
     rng = np.random.default_rng(seed)
     for name in ("images", "masks"):
@@ -111,7 +112,7 @@ def write_set(
         picture, mask = draw(rng, *size)
         stem = f"g{i // per_group:02d}_{i:03d}.png"
         Image.fromarray(np.round(np.clip(change(picture), 0, 1) * 255).astype(np.uint8)).save(root / "images" / stem)
-        Image.fromarray(mask).save(root / "masks" / stem)
+        Image.fromarray(relabel(mask)).save(root / "masks" / stem)
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +125,7 @@ def lay_out(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNam
     def make(
         model: Any, *, change: Callable[[np.ndarray], np.ndarray] = lambda picture: picture, samples: int = 20,
         target_size: tuple[int, int] = (56, 84), per_group: int = 2, batch_size: int = 4,
+        relabel: Callable[[np.ndarray], np.ndarray] = lambda mask: mask,
     ) -> SimpleNamespace:  # fmt: skip
         from assets.diagnosis.gather import Sides
         from assets.experiments.campaign import Campaign
@@ -137,7 +139,7 @@ def lay_out(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNam
 
         root = tmp_path_factory.mktemp("sets")
         write_set(root / "home", 40, 1, (56, 84), lambda picture: picture, per_group)
-        write_set(root / "away", samples, 2, target_size, change, per_group)
+        write_set(root / "away", samples, 2, target_size, change, per_group, relabel)
         config = GapConfig.model_validate({
             "classes": CLASSES, "store": str(root / "store"), "model": model.config.model_dump(),
             "source": {"name": "home", "reader": "folder", "root": root / "home", "group": "^(g[0-9]+)_",

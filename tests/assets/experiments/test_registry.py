@@ -13,6 +13,7 @@ from assets.diagnosis.hypotheses import Hypothesis
 from assets.experiments import geometry, normalise, registry
 from assets.experiments.imitate import Blur
 from assets.experiments.operators import (
+    LabelOperator,
     ModelOperator,
     PictureOperator,
     ReweightOperator,
@@ -106,7 +107,7 @@ def test_a_class_share_weighs_the_class_that_it_names():
 def test_directions_follow_from_operators():
     by_direction = {experiment.direction: experiment.operator for experiment in load().values()}
     assert isinstance(by_direction["model"], ModelOperator)
-    assert isinstance(by_direction["reweight"], ReweightOperator)
+    assert isinstance(by_direction["reweight"], ReweightOperator | LabelOperator)
     assert isinstance(by_direction["normalise"], PictureOperator | WindowOperator)
     idea = Hypothesis("haze", "haze", "haze", "Haze differs.", ("dark_channel",))
     assert Experiment(idea, None, Blur()).direction == "imitate"

@@ -19,8 +19,9 @@ from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.recipe", "assets.experiments.verdict",
-                "assets.statistics.multiplicity", "assets.statistics.resampling")  # fmt: skip
+VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.recipe", "assets.experiments.shares",
+                "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
+                "assets.statistics.shapley")  # fmt: skip
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
@@ -108,6 +109,7 @@ def _judge(
     tried = [name for name, summary in summaries.items() if not summary.get("skipped")]
     if not tried:
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
+                "attribution": [], "not_attributed": [],
                 "unexplained": {"value": None, "ci95": None}, "recipe_source": "", "root_causes": []}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
@@ -120,10 +122,12 @@ def _judge(
     confirmed = [by_id[row["experiment"]] for row in judged if row["verdict"] == "confirmed"]
     confirmed.sort(key=lambda experiment: -_strength(judged, experiment.id))
     table = store.table(key, "recipe", id_column="row_id")
-    outcome = together(campaign, confirmed, gap, table, code)
+    outcome = together(campaign, confirmed, gap, table, code, [row["experiment"] for row in judged if not row["ci95"]])
     if outcome.changed_model is not None:
         _save_changed(store, key, outcome.changed_model)
-    return {"experiments": judged + skipped, "recipe": outcome.recipe, "unexplained": outcome.unexplained,
+    return {"experiments": judged + skipped, "recipe": outcome.recipe,
+            "attribution": outcome.attribution.rows(), "not_attributed": outcome.attribution.left_out,
+            "unexplained": outcome.unexplained,
             "recipe_source": outcome.source, "root_causes": [experiment.id for experiment in confirmed]}  # fmt: skip
 
 

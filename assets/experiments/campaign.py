@@ -7,7 +7,7 @@ Does not: operators, statistics, Dagster.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -18,17 +18,10 @@ from numpy.typing import NDArray
 
 from assets.diagnosis.gather import Sides
 from assets.experiments.operators import ModelOperator, NotApplicable, ReweightOperator, SetStatistics
-from assets.experiments.recipe import (
-    Stack,
-    joint_effect,
-    rake,
-    recipe_source,
-    recipe_steps,
-    stack_greedily,
-    stack_losses,
-)
+from assets.experiments.recipe import Stack, joint_effect, recipe_source, recipe_steps, stack_greedily
 from assets.experiments.registry import Experiment
-from assets.experiments.reweight import ClassShare, mean_class_losses
+from assets.experiments.reweight import mean_class_losses
+from assets.experiments.shares import Attribution, StackLosses, attribute
 from assets.experiments.trial import (
     SIDES,
     TRIAL_SCHEMA,
@@ -50,7 +43,6 @@ from assets.scoring.neighbours import ReferenceLatents
 from assets.statistics.neighbourhoods import auroc
 from assets.traits.table import histogram_of
 from resources.engine import LocalEngine
-from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch
 from resources.sample_store import SampleTable
@@ -225,23 +217,27 @@ class Outcome:
 
     stack: Stack
     recipe: dict[str, Any]
+    attribution: Attribution
     unexplained: dict[str, Any]
     source: str
     changed_model: SegmentationModel | None
 
 
 def together(
-    campaign: Campaign, confirmed: Sequence[Experiment], gap: GapDraws, table: SampleTable, code: str
-) -> Outcome:
-    """Stack the confirmed normalisations on the fit half, measure once on the report half, add confirmed content."""
+    campaign: Campaign, confirmed: Sequence[Experiment], gap: GapDraws, table: SampleTable, code: str,
+    induced: Collection[str] = (),
+) -> Outcome:  # fmt: skip
+    """Stack the confirmed normalisations on the fit half, measure once on the report half, share out the gap.
+
+    `confirmed`: strongest first; `induced` names those that were confirmed by what their imitation induces.
+    """
     sets = campaign.fit_sets()
-    content = [e.operator for e in confirmed if isinstance(e.operator, ClassShare)]
+    losses = StackLosses(campaign, sets, table, code)
     candidates = [e for e in confirmed if e.direction in ("normalise", "model")]
-    stack = stack_greedily(candidates, sets, _fit_losses(campaign, sets)) if candidates else Stack()
-    rows = _report_rows(campaign, stack, sets, table, code)
-    weights = rake(content, sets.pixels["reference"], sets.pixels["target_fit"]) if content else None
-    recipe = joint_effect(rows, campaign.sides.target, gap, None)
-    joint = joint_effect(rows, campaign.sides.target, gap, weights, sets.class_losses.get("holdout_fit"))
+    stack = stack_greedily(candidates, sets, losses.on_fit_half) if candidates else Stack()
+    recipe = joint_effect(losses.rows("target", stack, report=True), campaign.sides.target, gap)
+    attribution = attribute(confirmed, induced, gap, losses)
+    losses.finish()
     model = None
     if any(isinstance(step.experiment.operator, ModelOperator) for step in stack.steps):
         model = stack.predictor(campaign.model, sets.target_fit.pictures).model
@@ -250,61 +246,14 @@ def together(
         stack,
         {"steps": steps, "gap_closed": recipe.gap_closed if steps else None,
          "ci95": recipe.ci95 if steps else None, "loss_after": recipe.loss_after if steps else None},
-        _unexplained(joint.gap_closed, joint.ci95, bool(confirmed)),
+        attribution,
+        _unexplained(attribution),
         recipe_source(stack, campaign.key) if steps else "",
         model,
     )  # fmt: skip
 
 
-def _unexplained(closed: float, interval: tuple[float, float] | None, any_confirmed: bool) -> dict[str, Any]:
-    if not any_confirmed or interval is None:
+def _unexplained(attribution: Attribution) -> dict[str, Any]:
+    if attribution.ci95 is None:
         return {"value": 1.0, "ci95": None}
-    return {"value": 1 - closed, "ci95": (1 - interval[1], 1 - interval[0])}
-
-
-def _fit_losses(campaign: Campaign, sets: FitSets) -> Callable[[Stack], tuple[Floats, list[str]]]:
-    samples = campaign.samples("target", report=False)
-    units = dict(samples.select("sample_id", "unit").iter_rows())
-
-    def losses(stack: Stack) -> tuple[Floats, list[str]]:
-        predictor = stack.predictor(campaign.model, sets.target_fit.pictures)
-        found = list(stack_losses(predictor, campaign.load("target", samples["sample_id"].to_list())))
-        means = np.array([loss.sum() / pixels.sum() if pixels.sum() else math.nan for _, loss, pixels in found])
-        return means, [units[name] for name, _, _ in found]
-
-    return losses
-
-
-def _report_rows(campaign: Campaign, stack: Stack, sets: FitSets, table: SampleTable, code: str) -> pl.DataFrame:
-    """Rows of the report half under the stack; the untouched evaluation where the stack is empty."""
-    samples = campaign.samples("target", report=True)
-    decides = (recipe_steps(stack), campaign.model.fingerprint, code, [step.experiment.code for step in stack.steps])
-    pairs = [
-        (f"normalised:{name}", fingerprint(content, decides))
-        for name, *content in samples.select("sample_id", "image_hash", "mask_hash", "labels_version").iter_rows()
-    ]
-    wanted = pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
-    prints = dict(pairs)
-
-    def compute(row_ids: list[str]) -> Iterator[pl.DataFrame]:
-        ids = [row.removeprefix("normalised:") for row in row_ids]
-        if stack.steps:
-            predictor = stack.predictor(campaign.model, sets.target_fit.pictures)
-            losses = stack_losses(predictor, campaign.load("target", ids))
-        else:
-            rows = campaign.sides.target.filter(pl.col("sample_id").is_in(ids))
-            sums = zip(rows["sample_id"], list_column(rows, "loss_sum"), list_column(rows, "class_pixels"), strict=True)
-            losses = iter(list(sums))
-        yield pl.DataFrame([_row(name, loss, pixels, prints) for name, loss, pixels in losses], schema=TRIAL_SCHEMA)
-
-    table.update(wanted, compute)
-    return table.read()
-
-
-def _row(name: str, loss: Floats, pixels: Floats, prints: dict[str, str]) -> dict[str, Any]:
-    row_id = f"normalised:{name}"
-    return {
-        "row_id": row_id, "fingerprint": prints[row_id], "sample_id": name, "role": "normalised",
-        "loss": float(loss.sum() / pixels.sum()) if pixels.sum() else None,
-        "loss_sum": loss.tolist(), "class_pixels": pixels.tolist(), "latent": [], "traits": [],
-    }  # fmt: skip
+    return {"value": 1 - attribution.joint, "ci95": (1 - attribution.ci95[1], 1 - attribution.ci95[0])}

@@ -16,7 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from assets.experiments.match import bare
 from assets.experiments.operators import (
+    LabelOperator,
     ModelOperator,
     NotApplicable,
     Parameters,
@@ -31,7 +33,7 @@ from assets.experiments.verdict import GapDraws, pair
 from assets.inference.losses import pixel_sums
 from assets.statistics.resampling import paired_cluster_test, percentile_interval
 from resources.model import SegmentationModel
-from resources.pictures import Batch
+from resources.pictures import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Stack:
-    """Operators in the order in which they apply: windows outermost, then maps of pictures, then the model."""
+    """Operators in the order in which they apply: windows outermost, maps of pictures, the model, rules on labels."""
 
     steps: list[Step] = field(default_factory=list)
 
@@ -68,12 +70,16 @@ class Stack:
             if isinstance(step.experiment.operator, ModelOperator):
                 adapted = step.experiment.operator.adapt(predictor.model, _apply(maps, fit_pictures))
                 predictor = replace(predictor, model=adapted)
+        rules = [(s.experiment.operator, s.parameters) for s in self.steps
+                 if isinstance(s.experiment.operator, LabelOperator)]  # fmt: skip
+        if rules:
+            predictor = replace(predictor, relabel=lambda scores, mask: [_ruled(rules, scores, mask)])
         return predictor
 
     def maps(self) -> list[tuple[PictureOperator, Parameters]]:
         """The picture operators in order."""
         return [
-            (step.experiment.operator, step.parameters)
+            (bare(step.experiment.operator), step.parameters)
             for step in self.steps
             if isinstance(step.experiment.operator, PictureOperator)
         ]
@@ -86,6 +92,8 @@ class Stack:
             return Stack([*self.steps, Step(experiment, {"fitted_on": sets.target_fit.version})])
         if isinstance(operator, WindowOperator) and any(issubclass(kind, WindowOperator) for kind in kinds):
             return None  # windows within windows have no meaning
+        if isinstance(operator, LabelOperator):
+            return self._with_rule(experiment, operator, sets)
         if not isinstance(operator, PictureOperator | WindowOperator):
             return None
         origin = changed_statistics(sets.target_fit, self.maps())
@@ -93,6 +101,16 @@ class Stack:
             return Stack([*self.steps, Step(experiment, operator.fit(sets.reference, origin))])
         except NotApplicable:
             return None
+
+    def _with_rule(self, experiment: Experiment, operator: LabelOperator, sets: FitSets) -> Stack | None:
+        """The stack with a rule on labels, which is fitted on the untouched evaluation."""
+        if any(isinstance(step.experiment.operator, LabelOperator) for step in self.steps):
+            return None  # a rule counts labels as the data set has them
+        try:
+            fitted = operator.fit(sets.evaluations["holdout_fit"], sets.evaluations["target_fit"])
+        except (NotApplicable, KeyError):
+            return None
+        return Stack([*self.steps, Step(experiment, fitted)])
 
 
 def changed_statistics(statistics: SetStatistics, maps: list[tuple[PictureOperator, Parameters]]) -> SetStatistics:
@@ -133,12 +151,12 @@ def stack_greedily(
     return stack
 
 
-def stack_losses(predictor: Predictor, batches: Iterator[Batch]) -> Iterator[tuple[str, Floats, Floats]]:
-    """Each sample's loss sums and labelled pixels by class under a predictor."""
-    for batch in batches:
-        for picture, scores, mask, _ in predict(predictor, batch.pictures):
-            sums = pixel_sums(scores, mask)
-            yield picture.sample_id, sums.loss_sum, sums.class_pixels.astype(np.float64)
+def picture_losses(predictor: Predictor, pictures: list[Picture]) -> Iterator[tuple[str, Floats, Floats]]:
+    """Each picture's loss sums and labelled pixels by class under a predictor."""
+    for picture, scores, mask, _ in predict(predictor, pictures):
+        ruled = predictor.relabel(scores, mask)[0] if predictor.relabel else (scores, mask)
+        sums = pixel_sums(*ruled)
+        yield picture.sample_id, sums.loss_sum, sums.class_pixels.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -150,31 +168,32 @@ class Joint:
     loss_after: float
 
 
-def joint_effect(
-    rows: pl.DataFrame,
-    target: pl.DataFrame,
-    gap: GapDraws,
-    weights: Floats | None,
-    class_losses: Floats | None = None,
-) -> Joint:
-    """Share of the gap that rows (role 'normalised') close, pixels weighted by class where content counts.
+def joint_effect(rows: pl.DataFrame, target: pl.DataFrame, gap: GapDraws) -> Joint:
+    """Share of the gap that rows (role 'normalised') close; nothing where there are none."""
+    paired = pair(rows, "normalised", target)
+    if paired is None:
+        return Joint(0.0, None, math.nan)
+    draws = gap.shares(paired.gain, paired.ids)
+    return Joint(float(paired.gain.mean() / gap.value), percentile_interval(draws), float(paired.after.mean()))
+
+
+def gain_of(
+    rows: pl.DataFrame, target: pl.DataFrame, weights: Floats | None, class_losses: Floats | None
+) -> tuple[Floats, list[str]]:
+    """What rows (role 'normalised') take from each sample's loss, pixels weighted by class where content counts.
 
     `class_losses`: the source's mean loss by class, which counts as much as the target's own.
     """
     paired = pair(rows, "normalised", target)
     if paired is None:
-        return Joint(0.0, None, math.nan)
-    after = paired.after
-    if weights is not None:
-        ordered = rows.filter((pl.col("role") == "normalised") & pl.col("sample_id").is_in(paired.ids))
-        ordered = ordered.sort("sample_id")
-        sums, pixels = list_column(ordered, "loss_sum"), list_column(ordered, "class_pixels")
-        own = mean_class_losses(sums, pixels)
-        other = None if class_losses is None else np.where(np.isnan(class_losses), np.nan_to_num(own), class_losses)
-        after = recomposed_losses(sums, pixels, weights, other)
-    gain = paired.before - after
-    draws = gap.shares(gain, paired.ids)
-    return Joint(float(gain.mean() / gap.value), percentile_interval(draws), float(after.mean()))
+        return np.zeros(0), []
+    if weights is None:
+        return paired.gain, paired.ids
+    ordered = rows.filter((pl.col("role") == "normalised") & pl.col("sample_id").is_in(paired.ids)).sort("sample_id")
+    sums, pixels = list_column(ordered, "loss_sum"), list_column(ordered, "class_pixels")
+    own = mean_class_losses(sums, pixels)
+    other = None if class_losses is None else np.where(np.isnan(class_losses), np.nan_to_num(own), class_losses)
+    return paired.before - recomposed_losses(sums, pixels, weights, other), paired.ids
 
 
 def rake(operators: Sequence[ClassShare], destination: Floats, origin: Floats) -> Floats:
@@ -231,6 +250,14 @@ def _apply(maps: list[tuple[PictureOperator, Parameters]], batch: Tensor) -> Ten
     for operator, parameters in maps:
         batch = operator.apply(batch, parameters)
     return batch
+
+
+def _ruled(
+    rules: list[tuple[LabelOperator, Parameters]], scores: Tensor, mask: NDArray[np.uint8]
+) -> tuple[Tensor, NDArray[np.uint8]]:
+    for operator, parameters in rules:
+        scores, mask = operator.relabel(scores, mask, parameters)
+    return scores, mask
 
 
 def _windows(operator: WindowOperator, parameters: Parameters) -> Callable[[int, int], list[Any]]:

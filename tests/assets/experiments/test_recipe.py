@@ -239,7 +239,7 @@ def test_content_counts_in_what_is_explained_but_not_in_the_recipe(dusk, gap):
 def test_the_joint_effect_is_nothing_without_rows(dusk, gap):
     empty = pl.DataFrame(schema={"sample_id": pl.String, "role": pl.String, "loss": pl.Float64,
                                  "loss_sum": pl.List(pl.Float64), "class_pixels": pl.List(pl.Float64)})  # fmt: skip
-    joint = joint_effect(empty, dusk.campaign.sides.target, gap, None)
+    joint = joint_effect(empty, dusk.campaign.sides.target, gap)
     assert (joint.gap_closed, joint.ci95) == (0.0, None)
 
 

@@ -1,9 +1,11 @@
 """Door of diagnosis: the loss gap, trait shifts and ranked hypotheses of a target."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from assets import door
@@ -12,15 +14,19 @@ from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypo
 from assets.diagnosis.label_policy import label_errors, label_evidence, with_label_evidence
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
+from assets.diagnosis.slices import mine_slices
+from assets.inference.latents import vectors
 from assets.scoring.sets import holdout_scores
+from assets.statistics.disde import disde
 from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
 CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.label_policy",
-        "assets.diagnosis.loss_gap", "assets.diagnosis.shifts", "assets.statistics.effect_sizes",
-        "assets.statistics.multiplicity", "assets.statistics.resampling",
+        "assets.diagnosis.loss_gap", "assets.diagnosis.shifts", "assets.diagnosis.slices",
+        "assets.statistics.disde", "assets.statistics.effect_sizes", "assets.statistics.multiplicity",
+        "assets.statistics.resampling",
         "assets.statistics.segmentation", "assets.statistics.shifts")  # fmt: skip
 
 
@@ -46,8 +52,11 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
         if gap is not None:
             rows = with_label_evidence(rows, label_evidence(sides.holdout, sides.target, config.class_names))
         described = {"gap": _gap(gap), "without_gap": sides.without_gap, "shifts": table.to_dicts(),
-                     "hypotheses": rows.to_dicts(), "label_errors": _label_errors(sides, config)}  # fmt: skip
+                     "hypotheses": rows.to_dicts(), "label_errors": _label_errors(sides, config),
+                     "disde": None if gap is None else _disde(config, store, key, sides),
+                     "slices": _slices(config, store, key, sides, table)}  # fmt: skip
         store.write_json(described, "diagnosis", f"{key}.json")
+        store.write_json({"table": f"tables/{key}/traits", "slices": described["slices"]}, "slices", f"{key}.json")
         figures = {**_gap(gap), "supported": int(rows["supported"].sum())}
         return door.result(
             [key, "hypotheses"], version=fingerprint(described, _rows_behind(store, key)), figures=figures,
@@ -71,6 +80,43 @@ def _shifts(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> pl
     losses = dict(sides.target.select("sample_id", "loss").iter_rows())
     settings = config.statistics
     return shifts(traits, holdout, target, losses, permutations=settings.permutations, seed=settings.seed)
+
+
+def _disde(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> dict[str, Any] | None:
+    """The DISDE split on the latents of labelled samples; None where a side has a single unit."""
+    if min(side["unit"].n_unique() for side in (sides.holdout, sides.target)) < DISDE_UNITS:
+        return None
+    latents = {name: store.table(name, "embeddings").read(["latent"]) for name in ("source", key)}
+    source, target = (
+        rows.join(latents[name], on="sample_id", how="inner").sort("sample_id")
+        for name, rows in (("source", sides.holdout), (key, sides.target))
+    )
+    found = disde(
+        vectors(source), source["loss"].to_numpy(), source["unit"].to_list(),
+        vectors(target), target["loss"].to_numpy(), target["unit"].to_list(),
+        draws=DISDE_DRAWS, rng=np.random.default_rng(config.statistics.seed),
+    )  # fmt: skip
+    return asdict(found)
+
+
+def _slices(
+    config: GapConfig, store: SampleStore, key: str, sides: Sides, shifted: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Slices of the labelled target; the traits that differ most from the source come first."""
+    traits = store.table(key, "traits").read()
+    rows = sides.target.select("sample_id", "unit", "loss").join(traits, on="sample_id", how="inner").sort("sample_id")
+    if rows.is_empty():
+        return []
+    names = {name: label for name, label in shifted.select("name", "label").iter_rows() if name in traits.columns}
+    settings = config.statistics
+    found = mine_slices(rows, names, rows["loss"].to_numpy(), rows["unit"].to_list(),
+                        permutations=settings.permutations, seed=settings.seed)  # fmt: skip
+    return [one.row() for one in found]
+
+
+DISDE_UNITS = 2
+DISDE_DRAWS = 200
+"""Each draw fits the classifier anew; the interval needs no more."""
 
 
 def _label_errors(sides: Sides, config: GapConfig) -> dict[str, list[dict[str, Any]]]:

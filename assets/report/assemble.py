@@ -14,9 +14,11 @@ from assets.diagnosis.loss_gap import LossGap, performance
 from assets.diagnosis.worst_samples import WorstCluster
 from assets.experiments.registry import Experiment
 from assets.report.document import (
+    AttributionRow,
     ClassGap,
     Cluster,
     DatasetSummary,
+    Disde,
     Estimate,
     ExperimentRow,
     HypothesisRow,
@@ -28,6 +30,7 @@ from assets.report.document import (
     Recipe,
     RegionGap,
     ReportDocument,
+    SliceRow,
     TraitShift,
 )
 from resources.config import DatasetConfig, GapConfig
@@ -46,6 +49,7 @@ def assemble(
     unexplained = Estimate(**verdicts["unexplained"])
     recipe = Recipe(**verdicts["recipe"])
     causes = verdicts["root_causes"]
+    split = stored["diagnosis"]["disde"]
     titles = {name: experiment.hypothesis.title for name, experiment in experiments.items()}
     return ReportDocument(
         headline=headline(config.source.name, target.name, performance_gap, measured,
@@ -70,9 +74,13 @@ def assemble(
         ],
         experiments=[_experiment(row, stored["fits"], experiments, config) for row in verdicts["experiments"]],
         root_causes=causes,
+        attribution=[AttributionRow(**row) for row in verdicts["attribution"]],
+        not_attributed=verdicts["not_attributed"],
         unexplained=unexplained,
+        disde=Disde(**split) if split is not None else None,
         recipe=recipe,
         worst_clusters=[Cluster(**vars(cluster)) for cluster in clusters],
+        slices=[SliceRow(**row) for row in stored["diagnosis"]["slices"]],
         quality=_quality(stored["quality"]),
         quarantined=[*_quarantined(config.source.name, sides.source_manifest),
                      *_quarantined(target.name, sides.target_manifest)],

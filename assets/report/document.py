@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -217,6 +217,61 @@ class Estimate(Part):
     ci95: Interval = None
 
 
+class AttributionRow(Part):
+    """A confirmed family's Shapley share of the gap; all families' sum to what they do together.
+
+    `induced`: measured by what imitating it does to the source, since it cannot be taken away from pictures.
+    """
+
+    family: str
+    hypotheses: list[str]
+    share: Number
+    ci95: Interval = None
+    induced: bool = False
+
+
+class Disde(Part):
+    """The loss gap in three parts that sum to it exactly, by what the model sees (DISDE).
+
+    `shared_inputs`: inputs of both sets in other proportions; `outcome`: another loss on the same inputs;
+    `unseen_inputs`: inputs that the target alone has. `effective_samples`: how many source and target samples stand
+    for what both share.
+    """
+
+    shared_inputs: Estimate
+    outcome: Estimate
+    unseen_inputs: Estimate
+    total: Number
+    effective_samples: tuple[float, float]
+
+
+class SliceCondition(Part):
+    """One trait at or beyond a threshold."""
+
+    trait: str
+    label: str
+    side: Literal["<=", ">="]
+    threshold: float
+
+
+class SliceRow(Part):
+    """Target samples that meet at most three conditions and have a high loss.
+
+    `where` is SQL over the target's traits table. `difference`: mean loss beyond that of all other samples. `p_value`
+    is that of the best slice of the whole search.
+    """
+
+    name: str
+    where: str
+    conditions: list[SliceCondition]
+    samples: int
+    units: int
+    share: float
+    mean_loss: Number
+    difference: Number
+    p_value: float
+
+
 class QualityResult(Part):
     """One data quality check."""
 
@@ -250,9 +305,14 @@ class ReportDocument(Part):
     hypotheses: list[HypothesisRow]
     experiments: list[ExperimentRow]
     root_causes: list[str]
+    attribution: list[AttributionRow] = []
+    not_attributed: list[str] = []
+    """Families with a confirmed cause that the shares leave out: they count as unexplained."""
     unexplained: Estimate
+    disde: Disde | None = None
     recipe: Recipe
     worst_clusters: list[Cluster] = []
+    slices: list[SliceRow] = []
     quality: list[QualityResult] = []
     quarantined: list[Quarantined] = []
     skipped: list[str] = []

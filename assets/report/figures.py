@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from assets.report.document import ExperimentRow, ReportDocument, TraitShift
+from assets.report.document import AttributionRow, ExperimentRow, ReportDocument, TraitShift
 from assets.report.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ CROWDED = 1_500  # points from which markers are drawn smaller
 SIGNIFICANT = 0.05
 BEYOND_LATIN = 0x2E80  # the default font of the PNGs ends before CJK and emoji
 
-Step = Literal["total", "cause", "overlap", "unexplained"]
+Step = Literal["total", "cause", "unexplained"]
 
 
 # --- the gap, cause by cause -----------------------------------------------------------------------------------------
@@ -86,36 +86,36 @@ def leading_experiment(document: ReportDocument, hypothesis: str) -> ExperimentR
 
 
 def waterfall_steps(document: ReportDocument) -> list[WaterfallStep]:
-    """Total gap, each confirmed cause's share, what they count twice, what is left; empty where none is confirmed.
+    """Total gap, each confirmed family's share, what is left; empty where none is confirmed.
 
-    Causes are measured one at a time, so their shares need not add up to what they explain together; the difference
-    is shown as a bar of its own instead of being spread over the causes.
+    Shares are Shapley values over all combinations of the families, so the bars lead exactly to what is unexplained.
     """
     gap, unexplained = document.performance_gap, document.unexplained
     total = gap.loss_gap
-    causes = [e for e in (leading_experiment(document, h) for h in document.root_causes) if e is not None]
-    if total is None or total <= 0 or not gap.detected or not causes:
+    shares = [(row, row.share) for row in document.attribution if row.share is not None]
+    if total is None or total <= 0 or not gap.detected or not shares:
         return []
     steps = [WaterfallStep("total", "Loss gap", 0.0, total, 1.0, gap.ci95)]
     level = total
-    for experiment in causes:
-        share, interval, how = share_of_gap(experiment)
-        if share is None:
-            continue
-        label = experiment.title if how == "closed" else f"{experiment.title} (induced)"
-        bounds = None if interval is None else (-interval[1] * total, -interval[0] * total)
-        steps.append(WaterfallStep("cause", label, level, -share * total, -share, bounds))
+    for row, share in shares:
+        bounds = None if row.ci95 is None else (-row.ci95[1] * total, -row.ci95[0] * total)
+        steps.append(WaterfallStep("cause", _family_label(document, row), level, -share * total, -share, bounds))
         level -= share * total
     if unexplained.value is None:
         return steps
-    rest = unexplained.value * total
-    if abs(rest - level) > 0.005 * abs(total):
-        label = "Counted twice" if rest > level else "Together beyond the sum"
-        steps.append(WaterfallStep("overlap", label, level, rest - level, (rest - level) / total, None))
     interval = unexplained.ci95
     bounds = None if interval is None else (interval[0] * total, interval[1] * total)
+    rest = unexplained.value * total
     steps.append(WaterfallStep("unexplained", "Unexplained", 0.0, rest, unexplained.value, bounds))
     return steps
+
+
+def _family_label(document: ReportDocument, row: AttributionRow) -> str:
+    """The family and what was confirmed of it: 'Colour: channel histograms'."""
+    titles = {experiment.hypothesis: experiment.title for experiment in document.experiments}
+    family = row.family.replace("_", " ").capitalize()
+    named = f"{family}: {', '.join(titles.get(name, name) for name in row.hypotheses)}"
+    return f"{named} (induced)" if row.induced else named
 
 
 def waterfall_height(steps: int) -> int:
@@ -131,7 +131,6 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
     colours: dict[Step, str] = {
         "total": LIGHT["target"],
         "cause": LIGHT["after"],
-        "overlap": LIGHT["reference"],
         "unexplained": LIGHT["plain"],
     }
     names = [_shortened(step.label, 44) for step in steps]

@@ -44,6 +44,8 @@ HALF = 0.5
 TOP_TRAITS = 6
 SHOWN_VALUES = 8
 SHOWN_QUARANTINED = 100
+FEW_SHARED = 10
+"""Effective samples below which a split by what both sets share rests on too little."""
 UNDEFINED = "–"
 HEX_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -533,6 +535,8 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             trait_scale=max([abs(t.effect_size) for t in document.traits if t.effect_size is not None] or [1.0]) or 1.0,
             region_keys=list(dict.fromkeys(key for row in document.latent_gap_regions for key in row.measurements)),
             shown_quarantined=SHOWN_QUARANTINED,
+            few_shared=FEW_SHARED,
+            significant=SIGNIFICANT,
         )
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # names from a file system may hold lone surrogates

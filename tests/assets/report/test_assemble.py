@@ -107,9 +107,21 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
         "model": {"fingerprint": "abc", "trained_here": True, "classes": list(CLASSES)},
         "scores": {"whole": {"knn_auroc": measured, "frechet": undefined}, "regions": [
             {"name": "sky", "source_samples": 20, "target_samples": 18, "measurements": {"knn_auroc": measured}}]},
-        "diagnosis": {"shifts": shifts.to_dicts(), "hypotheses": ranked.to_dicts()},
+        "diagnosis": {
+            "shifts": shifts.to_dicts(), "hypotheses": ranked.to_dicts(),
+            "disde": {"shared_inputs": {"value": 0.1, "ci95": [0.0, 0.2]},
+                      "outcome": {"value": 0.2, "ci95": [NAN, NAN]},
+                      "unseen_inputs": {"value": 0.3, "ci95": [0.2, 0.4]}, "total": 0.6,
+                      "effective_samples": [11.5, 9.25]},
+            "slices": [{"name": "low mean red", "where": "mean_red <= 0.2", "samples": 8, "units": 4, "share": 0.3,
+                        "mean_loss": 1.4, "difference": 0.5, "p_value": 0.01,
+                        "conditions": [{"trait": "mean_red", "label": "mean red", "side": "<=", "threshold": 0.2}]}],
+        },
         "verdicts": {
             "experiments": judged, "root_causes": causes, "unexplained": {"value": 0.4, "ci95": [0.2, 0.6]},
+            "attribution": [{"family": "colour", "hypotheses": ["channel_statistics"], "share": 0.6,
+                             "ci95": [0.4, 0.8], "induced": False}] if causes else [],
+            "not_attributed": ["geometry"] if causes else [],
             "recipe": {"steps": [{"hypothesis": "channel_statistics", "title": "t", "parameters": {"gain": [1.0]}}],
                        "gap_closed": 0.6, "ci95": [0.4, 0.8], "loss_after": 0.9},
         },
@@ -165,6 +177,11 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert document.quality[0].severity == "error" and document.quality[0].dataset == "home"
     assert document.root_causes == ["channel_statistics"]
     assert document.unexplained == Estimate(value=0.4, ci95=(0.2, 0.6))
+    assert [(row.family, row.share) for row in document.attribution] == [("colour", 0.6)]
+    assert document.attribution[0].share + document.unexplained.value == pytest.approx(1)
+    assert document.not_attributed == ["geometry"]
+    assert document.disde.total == 0.6 and document.disde.outcome == Estimate(value=0.2)
+    assert document.slices[0].conditions[0].side == "<=" and document.slices[0].where == "mean_red <= 0.2"
     assert document.recipe.steps[0].hypothesis == "channel_statistics"
     assert document.worst_clusters[0].samples == ["t1", "t2"]
     assert document.latent_gap["knn_auroc"].value == 0.8

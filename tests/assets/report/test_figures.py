@@ -55,6 +55,10 @@ def document(**changes: Any) -> d.ReportDocument:
             experiment("noise", "refuted", gap_closed=0.9, ci95=(0.8, 1.0)),
         ],
         "root_causes": ["haze", "blur"],
+        "attribution": [
+            d.AttributionRow(family="haze", hypotheses=["haze"], share=0.45, ci95=(0.4, 0.6)),
+            d.AttributionRow(family="sharp_ness", hypotheses=["blur"], share=0.2, ci95=(0.1, 0.4), induced=True),
+        ],
         "unexplained": d.Estimate(value=0.35, ci95=(0.2, 0.5)),
         "recipe": d.Recipe(),
         "counts": {},
@@ -87,28 +91,32 @@ def evidence(count: int = 60) -> Evidence:
 
 def test_waterfall_ends_at_what_is_unexplained() -> None:
     steps = figures.waterfall_steps(document())
-    assert [step.kind for step in steps] == ["total", "cause", "cause", "overlap", "unexplained"]
-    assert [step.label for step in steps[1:3]] == ["Haze", "Blur (induced)"]
+    assert [step.kind for step in steps] == ["total", "cause", "cause", "unexplained"]
+    assert [step.label for step in steps[1:3]] == ["Haze: Haze", "Sharp ness: Blur (induced)"]
     assert sum(step.value for step in steps[:-1]) == pytest.approx(steps[-1].value)
     assert steps[-1].value == pytest.approx(0.35 * 0.4)
-    assert steps[3].value == pytest.approx((0.35 - 0.25) * 0.4)
     for before, after in itertools.pairwise(steps[:-1]):
         assert after.start == pytest.approx(before.start + before.value)
     assert steps[1].interval == pytest.approx((-0.24, -0.16))
 
 
-def test_waterfall_without_overlap_has_no_bar_for_it() -> None:
-    steps = figures.waterfall_steps(document(unexplained=d.Estimate(value=0.25)))
-    assert [step.kind for step in steps] == ["total", "cause", "cause", "unexplained"]
+def test_a_share_below_zero_rises_and_one_that_is_not_defined_has_no_bar() -> None:
+    rows = [
+        d.AttributionRow(family="haze", hypotheses=["haze"], share=-0.1, ci95=(-0.3, 0.1)),
+        d.AttributionRow(family="noise", hypotheses=["noise"], share=None),
+    ]
+    steps = figures.waterfall_steps(document(attribution=rows, unexplained=d.Estimate(value=1.1)))
+    assert [step.kind for step in steps] == ["total", "cause", "unexplained"]
+    assert steps[1].value == pytest.approx(0.04)
+    assert steps[2].value == pytest.approx(0.44)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"root_causes": []},
+        {"attribution": []},
         {"performance_gap": d.PerformanceGap(reason="no labels")},
         {"performance_gap": d.PerformanceGap(loss_gap=0.01, ci95=(-0.1, 0.1), detected=False)},
-        {"experiments": []},
     ],
 )
 def test_no_waterfall_where_nothing_is_confirmed(changes: dict[str, Any]) -> None:

@@ -453,7 +453,19 @@ def build_document(**changes: Any) -> d.ReportDocument:
         hypotheses=hypotheses,
         experiments=build_experiments(),
         root_causes=["exposure_global", "blur"],
+        attribution=[
+            d.AttributionRow(family="exposure", hypotheses=["exposure_global"], share=0.30, ci95=(0.2, 0.4)),
+            d.AttributionRow(family="sharpness", hypotheses=["blur"], share=0.17, ci95=(0.08, 0.27), induced=True),
+        ],
+        not_attributed=["label_policy", HOSTILE[0]],
         unexplained=d.Estimate(value=0.53, ci95=(0.40, 0.66)),
+        disde=d.Disde(
+            shared_inputs=d.Estimate(value=0.04, ci95=(-0.02, 0.1)),
+            outcome=d.Estimate(value=0.19, ci95=(0.1, 0.3)),
+            unseen_inputs=d.Estimate(value=0.082),
+            total=0.312,
+            effective_samples=(31.0, 6.2),
+        ),
         recipe=d.Recipe(
             steps=[
                 d.RecipeStep(
@@ -464,6 +476,20 @@ def build_document(**changes: Any) -> d.ReportDocument:
             ci95=(0.21, 0.44),
             loss_after=0.599,
         ),
+        slices=[
+            d.SliceRow(
+                name=f"low {label} and high share of car",
+                where=f'"{label}" <= 0.2 AND share_car >= 0.1',
+                conditions=[d.SliceCondition(trait=label, label=label, side="<=", threshold=0.2)],
+                samples=14,
+                units=4,
+                share=0.07,
+                mean_loss=1.31,
+                difference=0.62,
+                p_value=p,
+            )
+            for label, p in (("brightness", 0.002), (HOSTILE[1], 0.03), ("noise that is chance", 0.4))
+        ],
         worst_clusters=[
             d.Cluster(name="dark, low contrast", samples=["a", "b", "c"], mean_loss=2.1, traits=["brightness −2.9 sd"]),
             d.Cluster(name=HOSTILE[0], samples=["d"], mean_loss=1.7, traits=[HOSTILE[2]]),
@@ -642,10 +668,41 @@ def test_no_gap_reads_well() -> None:
 
 def test_nothing_confirmed_is_said_plainly() -> None:
     experiments = [e for e in build_experiments() if e.verdict != "confirmed"]
-    document = build_document(experiments=experiments, root_causes=[], recipe=d.Recipe())
+    document = build_document(
+        experiments=experiments, root_causes=[], attribution=[], not_attributed=[], recipe=d.Recipe()
+    )
     text = visible(render_page(document, build_evidence()))
     assert "Nothing is confirmed: all of the +0.312 is unexplained" in text
     assert advice(document)[0].title == "Don’t act on a hunch"
+
+
+def test_slices_beyond_chance_are_a_table_and_others_are_not(page: str) -> None:
+    assert "low brightness and high share of car" in page
+    assert "&#34;brightness&#34; &lt;= 0.2 AND share_car &gt;= 0.1" in page
+    assert "noise that is chance" not in page
+    rows = build_document().slices
+    by_chance = render_page(build_document(slices=rows[2:]), build_evidence(90))
+    assert "stands out beyond chance: the best of the search, low noise that is chance" in by_chance
+    assert "slices-title" not in render_page(build_document(slices=[]), build_evidence(90))
+
+
+def test_both_splits_are_told_and_little_overlap_is_warned_of(page: str) -> None:
+    assert "+0.040 [−0.020, 0.100] from inputs that both sets have" in page
+    assert "+0.082 – from inputs that only the target has" in page
+    assert "only 31 source and 6 target pictures" in page
+    split = build_document().disde
+    assert split is not None
+    enough = split.model_copy(update={"effective_samples": (40.0, 30.0)})
+    assert "Read it with care" not in render_page(build_document(disde=enough), build_evidence(90))
+    assert "DISDE" not in render_page(build_document(disde=None), build_evidence(90))
+
+
+def test_the_waterfall_says_how_its_shares_are_made(page: str) -> None:
+    assert "Exposure: Exposure, one curve for the set" in page
+    assert "Sharpness: Defocus blur (induced)" in page
+    assert "part of what is unexplained: label policy, &lt;script&gt;" in page
+    alone = build_document(attribution=[], not_attributed=["geometry"])
+    assert "could not be measured in combination (geometry)" in visible(render_page(alone, build_evidence(90)))
 
 
 def test_advice_follows_the_document() -> None:

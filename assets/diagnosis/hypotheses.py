@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from assets.traits.layout import slug
+
 HYPOTHESES_SCHEMA: dict[str, Any] = {
     "id": pl.String,
     "family": pl.String,
@@ -26,6 +28,11 @@ HYPOTHESES_SCHEMA: dict[str, Any] = {
 }
 
 COLOUR_TRAITS = ("mean_red", "mean_green", "mean_blue", "std_red", "std_green", "std_blue")
+LAB_TRAITS = ("lab_l_mean", "lab_a_mean", "lab_b_mean", "lab_l_std", "lab_a_std", "lab_b_std")
+TINT_TRAITS = ("lab_a_mean", "lab_b_mean", "colour_cast")
+COARSE_TRAITS = (*COLOUR_TRAITS, "spectral_low", "vignette")
+FDA_SHARES = {"fda_b01": 0.01, "fda_b05": 0.05, "fda_b09": 0.09}
+"""β of the three windows of low frequencies, by id."""
 CONTENT_CLASSES = ("sky", "vegetation", "building", "car", "vehicle")
 SUPPORT = 0.05
 """q-value at or below which a trait counts as different."""
@@ -63,6 +70,43 @@ def appearance_hypotheses() -> list[Hypothesis]:
         Hypothesis("sharpness", "sharpness", "sharpness",
                    "The target is blurred or sharpened against the source, and that costs loss.",
                    ("sharpness", "spectral_high", "spectral_slope")),
+        Hypothesis("lab", "colour", "colour, in Lab",
+                   "The target's lightness and tints have other means and deviations, and that costs loss.",
+                   LAB_TRAITS),
+        Hypothesis("lab_per_image", "colour", "colour, in Lab, per image",
+                   "Each target picture's lightness and tints are off by its own amount, and that costs loss.",
+                   LAB_TRAITS),
+        Hypothesis("white_balance", "colour", "white balance",
+                   "The target's pictures have another tint as a whole, and that costs loss.", TINT_TRAITS),
+        Hypothesis("white_balance_per_image", "colour", "white balance, per image",
+                   "Each target picture has a tint of its own, and that costs loss.", TINT_TRAITS),
+        Hypothesis("exposure_per_image", "exposure", "exposure, per image",
+                   "Each target picture is exposed differently, by its own amount, and that costs loss.",
+                   ("gamma_estimate", "brightness")),
+        Hypothesis("contrast", "contrast", "contrast",
+                   "The target's pictures are flatter or harder than the source's, and that costs loss.",
+                   ("contrast", "lab_l_std")),
+        Hypothesis("saturation", "saturation", "saturation",
+                   "The target's colours are paler or more vivid than the source's, and that costs loss.",
+                   ("saturation",)),
+        Hypothesis("haze", "haze", "haze",
+                   "A veil of light lies over the target's pictures (or over the source's), and that costs loss.",
+                   ("dark_channel",)),
+        Hypothesis("noise", "noise", "noise",
+                   "The target's pictures are noisier than the source's, and that costs loss.", ("noise_sigma",)),
+        Hypothesis("compression", "compression", "compression",
+                   "The target's pictures were compressed harder than the source's, and that costs loss.",
+                   ("blockiness", "jpeg_quality")),
+        Hypothesis("resolution", "sharpness", "resolution",
+                   "The target's pictures hold less fine detail than their size says, and that costs loss.",
+                   ("sharpness", "spectral_high", "spectral_mid", "edge_density")),
+        Hypothesis("vignette", "vignette", "vignetting",
+                   "The target's pictures fall off towards the corners by another amount, and that costs loss.",
+                   ("vignette",)),
+        *(Hypothesis(name, "colour", f"coarse colours and shading, β = {share:g}",
+                     f"Colours and shading of what is larger than {1 / share:.0f} pixels differ in the target, and that "
+                     "costs loss.", COARSE_TRAITS)
+          for name, share in FDA_SHARES.items()),
         Hypothesis("aspect_windows", "geometry", "aspect, by windows",
                    "Resizing stretches the target's pictures; windows of the source's aspect would not.",
                    ("aspect_ratio",)),
@@ -82,7 +126,7 @@ def model_hypotheses() -> list[Hypothesis]:
 
 
 def content_hypotheses(class_names: Sequence[str], size_traits: Sequence[str]) -> list[Hypothesis]:
-    """Hypotheses on what is in the pictures: shares of some classes, sizes of countable objects."""
+    """Hypotheses on what is in the pictures: shares of some classes, sizes of objects, where the horizon is."""
     found = [
         Hypothesis(
             f"content_{name}", "content", f"share of {name}",
@@ -97,7 +141,18 @@ def content_hypotheses(class_names: Sequence[str], size_traits: Sequence[str]) -
                        "Objects appear at another size than in the source, and that costs loss.",
                        tuple(size_traits))
         )  # fmt: skip
+    if horizons := horizon_traits(class_names):
+        found.append(
+            Hypothesis("field_of_view", "geometry", "field of view and horizon",
+                       "The target's camera sees another part of the scene, and that costs loss.",
+                       (*horizons, *size_traits))
+        )  # fmt: skip
     return found
+
+
+def horizon_traits(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Traits that tell the horizon's height, the better one first: of the classes that there are."""
+    return tuple(f"{name}_horizon" for name in ("road", "sky") if name in map(slug, class_names))
 
 
 def rank_hypotheses(hypotheses: Sequence[Hypothesis], shift_rows: pl.DataFrame) -> pl.DataFrame:

@@ -62,14 +62,15 @@ class Jpeg:
         place = torch.arange(8, dtype=batch.dtype, device=batch.device)
         basis = torch.cos(torch.pi * (2 * place + 1) * place[:, None] / 16) / 2
         basis[0] = 8**-0.5
+        transform = torch.kron(basis, basis)  # 64 coefficients of 64 pixels
 
         def coded(planes: Tensor, table: list[int]) -> Tensor:
-            steps = torch.tensor(table, dtype=batch.dtype, device=batch.device).reshape(8, 8)
-            rows, columns = planes.shape[2] // 8, planes.shape[3] // 8
-            blocks = planes.reshape(-1, rows, 8, columns, 8).transpose(2, 3)
-            coefficients = ((basis @ blocks @ basis.T) / steps).round() * steps
-            blocks = (basis.T @ coefficients @ basis).transpose(2, 3)
-            return blocks.reshape(planes.shape).round().clamp(-128, 127)
+            steps = torch.tensor(table, dtype=batch.dtype, device=batch.device)
+            split = (-1, planes.shape[2] // 8, 8, planes.shape[3] // 8, 8)
+            blocks = planes.reshape(split).transpose(2, 3)
+            coefficients = ((blocks.reshape(-1, 64) @ transform.T) / steps).round_() * steps
+            values = (coefficients @ transform).round_().clamp_(-128, 127)
+            return values.reshape(blocks.shape).transpose(2, 3).reshape(planes.shape)
 
         size = [max(1, round(side * parameters["scale"])) for side in batch.shape[2:]]
         large = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False)
@@ -113,17 +114,17 @@ class Deblock:
         import torch
         from torch.nn import functional
 
-        steps = torch.tensor(parameters["luma"], dtype=batch.dtype, device=batch.device).reshape(8, 8)
+        steps = torch.tensor(parameters["luma"], dtype=batch.dtype, device=batch.device)
         place = torch.arange(8, dtype=batch.dtype, device=batch.device)
         basis = torch.cos(torch.pi * (2 * place + 1) * place[:, None] / 16) / 2
         basis[0] = 8**-0.5
+        transform = torch.kron(basis, basis)  # 64 coefficients of 64 pixels
 
         def quantised(plane: Tensor) -> Tensor:
-            rows, columns = plane.shape[1] // 8, plane.shape[2] // 8
-            blocks = plane.reshape(-1, rows, 8, columns, 8).transpose(2, 3)
-            coefficients = basis @ blocks @ basis.T
-            blocks = basis.T @ ((coefficients / steps).round() * steps) @ basis
-            return blocks.transpose(2, 3).reshape(plane.shape)
+            split = (-1, plane.shape[1] // 8, 8, plane.shape[2] // 8, 8)
+            blocks = plane.reshape(split).transpose(2, 3)
+            coefficients = ((blocks.reshape(-1, 64) @ transform.T) / steps).round_() * steps
+            return (coefficients @ transform).reshape(blocks.shape).transpose(2, 3).reshape(plane.shape)
 
         grey = 255 * (0.299 * batch[:, 0] + 0.587 * batch[:, 1] + 0.114 * batch[:, 2]) - 128
         size = [max(1, round(side * parameters["scale"])) for side in grey.shape[1:]]

@@ -13,16 +13,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import FunctionType
 from typing import Any, Literal
 
 from assets.diagnosis.hypotheses import (
+    FDA_SHARES,
     Hypothesis,
     appearance_hypotheses,
     content_hypotheses,
+    horizon_traits,
     model_hypotheses,
 )
 from assets.diagnosis.label_policy import label_hypotheses
-from assets.experiments import geometry, imitate, labels, model_side, normalise
+from assets.experiments import fourier, geometry, imitate, jpeg, labels, model_side, noise, normalise
+from assets.experiments.match import Graded, Matched
 from assets.experiments.operators import (
     LabelOperator,
     ModelOperator,
@@ -42,6 +46,7 @@ from resources.fingerprint import code_version, definition_version, fingerprint
 Direction = Literal["normalise", "imitate", "reweight", "model"]
 
 SHARED_CODE = (
+    "assets.experiments.match",
     "assets.experiments.operators",
     "assets.experiments.trial",
     "assets.inference.losses",
@@ -166,21 +171,16 @@ def _of_module(module: str) -> list[tuple[str, Experiment]]:
 
 
 def built_in(class_names: Sequence[str], traits: dict[str, Trait]) -> list[Experiment]:
-    """The first set of experiments."""
+    """The catalogue of experiments for some classes."""
     sizes = tuple(f"median_size_{slug(name)}" for name in class_names if f"median_size_{slug(name)}" in traits)
-    appearance: dict[str, tuple[Operator | None, PictureOperator | WindowOperator | None]] = {
-        "channel_statistics": (normalise.ChannelStatistics(), normalise.ChannelStatistics()),
-        "channel_statistics_per_image": (normalise.ChannelStatisticsPerImage(), None),
-        "histogram": (normalise.HistogramMatching(), normalise.HistogramMatching()),
-        "exposure": (normalise.Exposure(), normalise.Exposure()),
-        "sharpness": (normalise.Sharpness(), imitate.Blur()),
-        "aspect_windows": (geometry.AspectWindows(), geometry.AspectCrop()),
-        "aspect_letterbox": (geometry.Letterbox(), None),
-    }
+    appearance = _appearance()
     experiments = [Experiment(hypothesis, *appearance[hypothesis.id]) for hypothesis in appearance_hypotheses()]
     for hypothesis in content_hypotheses(class_names, sizes):
         if hypothesis.id == "object_scale":
             experiments.append(Experiment(hypothesis, geometry.ObjectScale(sizes)))
+        elif hypothesis.id == "field_of_view":
+            view = sizes, horizon_traits(class_names)
+            experiments.append(Experiment(hypothesis, geometry.FieldOfView(*view), geometry.FieldOfViewCrop(*view)))
         else:
             index = list(class_names).index(hypothesis.id.removeprefix("content_"))
             experiments.append(Experiment(hypothesis, ClassShare(index)))
@@ -188,6 +188,34 @@ def built_in(class_names: Sequence[str], traits: dict[str, Trait]) -> list[Exper
     rules: dict[str, Operator] = {"label_policy": labels.LabelPolicy(), "label_errors": labels.WithoutSuspects()}
     experiments += [Experiment(hypothesis, rules[hypothesis.id]) for hypothesis in label_hypotheses()]
     return experiments
+
+
+def _appearance() -> dict[str, tuple[Operator | None, PictureOperator | WindowOperator | None]]:
+    """Operator and imitation of each hypothesis on appearance; what can't be inverted is imitated alone."""
+    contrast, saturation = Matched(normalise.Contrast(), "contrast"), Matched(normalise.Saturation(), "saturation")
+    haze, vignette = Matched(normalise.Haze(), "dark_channel"), Matched(normalise.Vignette(), "vignette")
+    return {
+        "channel_statistics": (normalise.ChannelStatistics(), normalise.ChannelStatistics()),
+        "channel_statistics_per_image": (normalise.ChannelStatisticsPerImage(), None),
+        "histogram": (normalise.HistogramMatching(), normalise.HistogramMatching()),
+        "exposure": (normalise.Exposure(), normalise.Exposure()),
+        "exposure_per_image": (normalise.ExposurePerImage(), None),
+        "lab": (normalise.Lab(), normalise.Lab()),
+        "lab_per_image": (normalise.LabPerImage(), None),
+        "white_balance": (normalise.WhiteBalance(), normalise.WhiteBalance()),
+        "white_balance_per_image": (normalise.WhiteBalancePerImage(), None),
+        "contrast": (contrast, contrast),
+        "saturation": (saturation, saturation),
+        "haze": (haze, haze),
+        "vignette": (vignette, vignette),
+        "noise": (noise.Denoise(), Matched(noise.Noise(), "noise_sigma")),
+        "compression": (jpeg.Deblock(), jpeg.Jpeg()),
+        "sharpness": (normalise.Sharpness(), imitate.Blur()),
+        "resolution": (None, Matched(imitate.LowResolution(), "sharpness")),
+        **{name: (fourier.LowFrequencies(beta), fourier.LowFrequencies(beta)) for name, beta in FDA_SHARES.items()},
+        "aspect_windows": (geometry.AspectWindows(), geometry.AspectCrop()),
+        "aspect_letterbox": (geometry.Letterbox(), None),
+    }
 
 
 def _narrowed(found: dict[str, Experiment], only: list[str] | None) -> dict[str, Experiment]:
@@ -199,7 +227,7 @@ def _narrowed(found: dict[str, Experiment], only: list[str] | None) -> dict[str,
     return {name: experiment for name, experiment in found.items() if only is None or name in only}
 
 
-def _code_of(operator: Operator) -> list[type | Callable[..., Any]]:
+def _code_of(operator: Operator | Graded) -> list[type | Callable[..., Any]]:
     """An operator's classes, and what trials do with operators of its kind."""
     code: list[type | Callable[..., Any]] = []
     code += [kind for kind in type(operator).__mro__ if kind.__module__ not in ("builtins", "typing", "abc")]
@@ -207,10 +235,21 @@ def _code_of(operator: Operator) -> list[type | Callable[..., Any]]:
         code += [geometry.cut, geometry.stitch]
     if isinstance(operator, ReweightOperator):
         code.append(recomposed_losses)
+    if isinstance(operator, Matched):
+        code += [*_code_of(operator.operator), *([operator.measure] if operator.measure else [])]
     if isinstance(operator, LabelOperator):
         code.append(self_confidence)
     return code
 
 
-def _settings(operator: Operator) -> str:
-    return fingerprint(sorted(vars(operator).items())) if hasattr(operator, "__dict__") else repr(operator)
+def _settings(operator: Operator | Graded) -> str:
+    if not hasattr(operator, "__dict__"):
+        return repr(operator)
+    return fingerprint(sorted((name, _setting(value)) for name, value in vars(operator).items()))
+
+
+def _setting(value: object) -> object:
+    """A setting as a value that is the same in every process: operators by their own settings, functions by name."""
+    if isinstance(value, Graded):
+        return type(value).__name__, _settings(value)
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, FunctionType) else value

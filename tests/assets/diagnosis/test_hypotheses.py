@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -17,7 +18,7 @@ from assets.diagnosis.hypotheses import (
     rank_hypotheses,
 )
 from assets.diagnosis.shifts import SHIFTS_SCHEMA
-from assets.traits.registry import picture_traits, shape_traits
+from assets.traits.registry import Family, original_traits, picture_traits, shape_traits
 from resources.config import CAMVID11, CITYSCAPES19
 
 
@@ -130,7 +131,9 @@ def test_the_catalogue_has_names_for_assets_and_traits_that_are_measured():
     names = [hypothesis.id for hypothesis in everything]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
-    measured = {trait.name for trait in [*picture_traits(), *shape_traits()]}
+    measured = {trait.name for trait in [*picture_traits(), *shape_traits(), *original_traits()]}
+    families = set(get_args(Family))
+    assert {hypothesis.family for hypothesis in everything} <= families
     for hypothesis in appearance_hypotheses():
         assert set(hypothesis.traits) <= measured, hypothesis.id
         assert hypothesis.statement.endswith(".")
@@ -141,5 +144,6 @@ def test_content_hypotheses_are_about_classes_that_there_are():
     assert found == {
         "content_building": ("share_building",), "content_vegetation": ("share_vegetation",),
         "content_sky": ("share_sky",), "content_car": ("share_car",), "object_scale": ("median_size_car",),
+        "field_of_view": ("road_horizon", "sky_horizon", "median_size_car"),
     }  # fmt: skip
     assert content_hypotheses(["lane", "rock"], []) == []

@@ -10,7 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.experiments.geometry import AspectCrop, AspectWindows, Letterbox, ObjectScale, cut, stitch
+from assets.experiments.geometry import (
+    AspectCrop,
+    AspectWindows,
+    FieldOfView,
+    FieldOfViewCrop,
+    Letterbox,
+    ObjectScale,
+    cut,
+    stitch,
+)
 from assets.experiments.operators import NotApplicable, Window
 from resources.pictures import to_input
 
@@ -209,3 +218,79 @@ def test_stitching_scales_scores_to_the_windows_pixels():
     scores, _ = stitch(logits, [Window(0, 0, 32, 48)], (32, 48))
     resized = torch.nn.functional.interpolate(logits, size=(32, 48), mode="bilinear", align_corners=False)[0]
     assert torch.allclose(scores, resized.log_softmax(0), atol=1e-4)
+
+
+# --- field of view ---------------------------------------------------------------------------------------------------
+
+VIEW = FieldOfView(("size",), ("road_horizon", "sky_horizon"))
+CROP = FieldOfViewCrop(("size",), ("road_horizon", "sky_horizon"))
+horizons = st.floats(0.2, 0.8)
+
+
+@given(height=sides, width=sides, scale=st.floats(0.4, 1.6), horizon=horizons, wanted=horizons)
+def test_views_cover_every_pixel_and_one_row_of_them_has_the_horizon_where_it_should_be(
+    height, width, scale, horizon, wanted
+):
+    windows = VIEW.windows(height, width, {"scale": scale, "horizon": horizon, "wanted": wanted})
+    assert coverage(windows, height, width).min() >= 1
+    for window in windows:
+        assert window.bottom - window.top == round(height * scale)
+        assert window.right - window.left == round(width * scale)
+    seen = [(horizon * height - window.top) / (window.bottom - window.top) for window in windows]
+    assert min(abs(place - wanted) for place in seen) <= 1 / (scale * height) + 0.01
+
+
+@given(height=sides, width=sides, scale=st.floats(0.4, 0.95), horizon=horizons, wanted=horizons)
+def test_the_crop_lies_inside_and_has_the_horizon_as_near_as_the_picture_allows(height, width, scale, horizon, wanted):
+    (window,) = CROP.windows(height, width, {"scale": scale, "horizon": horizon, "wanted": wanted})
+    assert window.top >= 0 and window.left >= 0 and window.bottom <= height and window.right <= width
+    assert abs((window.left + window.right) - width) <= 1
+    ideal = height * (horizon - scale * wanted)
+    inside = min(max(ideal, 0), height - round(height * scale))
+    assert abs(window.top - inside) <= 1
+
+
+def viewed(scenes, statistics_of, sizes, horizon, trait="road_horizon"):
+    columns = {"road_horizon": np.full(len(sizes), np.nan), "sky_horizon": np.full(len(sizes), np.nan)}
+    columns[trait] = np.full(len(sizes), horizon)
+    return statistics_of(scenes(2, seed=1).repeat(len(sizes) // 2, 1, 1, 1), size=np.asarray(sizes, float), **columns)
+
+
+@pytest.mark.parametrize("trait", ["road_horizon", "sky_horizon"])
+def test_a_planted_zoom_is_found(scenes, statistics_of, trait):
+    """Zooming in by 1/0.8 about the row at 0.3: sizes grow, the horizon moves from 0.5 to (0.5 − 0.06)/0.8 = 0.55."""
+    sizes = np.linspace(0.05, 0.2, 10)
+    wide = viewed(scenes, statistics_of, sizes, 0.5, trait)
+    near = viewed(scenes, statistics_of, sizes / 0.8, 0.55, trait)
+    assert CROP.fit(near, wide) == {"scale": 0.8, "horizon": 0.5, "wanted": 0.55}
+    (window,) = CROP.windows(1000, 1500, CROP.fit(near, wide))
+    assert (window.top, window.bottom) == (60, 860)
+    back = VIEW.fit(wide, near)
+    assert back == {"scale": 1.25, "horizon": 0.55, "wanted": 0.5}
+    (window,) = VIEW.windows(800, 1200, back)
+    assert (window.top, window.bottom) == (-60, 940)
+
+
+def test_a_view_that_differs_by_its_horizon_alone_is_shifted(scenes, statistics_of):
+    sizes = np.full(10, 0.1)
+    found = VIEW.fit(viewed(scenes, statistics_of, sizes, 0.4), viewed(scenes, statistics_of, sizes, 0.5))
+    assert found == {"scale": 1.0, "horizon": 0.5, "wanted": 0.4}
+    windows = VIEW.windows(100, 150, found)
+    assert {(window.top, window.bottom) for window in windows} == {(10, 110), (0, 100)}
+    with pytest.raises(NotApplicable, match=r"a crop of 1\.00 times the picture's side would exceed it"):
+        CROP.fit(viewed(scenes, statistics_of, sizes, 0.4), viewed(scenes, statistics_of, sizes, 0.5))
+
+
+def test_equal_views_are_left_alone(scenes, statistics_of):
+    sizes = np.full(10, 0.1)
+    with pytest.raises(NotApplicable, match=r"nearly the same size .* horizons agree \(0\.510 against 0\.500"):
+        VIEW.fit(viewed(scenes, statistics_of, sizes, 0.5), viewed(scenes, statistics_of, sizes, 0.51))
+    few = viewed(scenes, statistics_of, np.full(4, 0.1), 0.3)
+    with pytest.raises(NotApplicable, match="fewer than 8 samples"):
+        VIEW.fit(few, viewed(scenes, statistics_of, sizes, 0.5))
+
+
+def test_the_views_sham_goes_the_other_way():
+    parameters = {"scale": 0.8, "horizon": 0.5, "wanted": 0.4}
+    assert VIEW.sham(parameters) == {"scale": 1.25, "horizon": 0.4, "wanted": 0.5}
+    assert VIEW.sham(VIEW.sham(parameters)) == parameters

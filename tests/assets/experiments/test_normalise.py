@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import lab2rgb, rgb2lab
 from skimage.exposure import match_histograms
 from torchvision.transforms.functional import gaussian_blur
 
@@ -188,3 +190,110 @@ def test_histogram_tables_never_fall(scenes, statistics_of, seed, low, high):
     found = normalise.HistogramMatching().fit(statistics_of(source), statistics_of(target))
     assert all((np.diff(table) >= 0).all() for table in found["table"])
     assert all(table[0] >= 0 and table[-1] <= 1 for table in found["table"])
+
+
+# --- tints -----------------------------------------------------------------------------------------------------------
+
+TINTS = [normalise.Lab(), normalise.LabPerImage(), normalise.WhiteBalance(), normalise.WhiteBalancePerImage(),
+         normalise.ExposurePerImage()]  # fmt: skip
+
+
+def as_arrays(batch: torch.Tensor) -> np.ndarray:
+    return batch.permute(0, 2, 3, 1).numpy().astype(np.float64)
+
+
+def test_lab_agrees_with_scikit_image(scenes, statistics_of):
+    source, target = scenes(4, seed=20), scenes(4, seed=21) * 0.7 + 0.1
+    operator = normalise.Lab()
+    found = operator.fit(statistics_of(source), statistics_of(target))
+    there, here = (rgb2lab(as_arrays(batch)).reshape(-1, 3) for batch in (source, target))
+    assert found["mean"] == pytest.approx(there.mean(0), abs=0.02)
+    assert found["own_std"] == pytest.approx(here.std(0), rel=0.01)
+    moved = (rgb2lab(as_arrays(target)) - here.mean(0)) / here.std(0) * there.std(0) + there.mean(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # colours outside of sRGB, which are clipped
+        expected = lab2rgb(moved)
+    assert np.abs(as_arrays(operator.apply(target, found)) - expected).max() < 0.5 * LEVEL
+
+
+def test_lab_per_image_agrees_with_scikit_image(scenes, statistics_of):
+    source, target = scenes(3, seed=22), scenes(3, seed=23) * torch.tensor([0.5, 0.7, 0.9])[:, None, None, None]
+    operator = normalise.LabPerImage()
+    found = operator.fit(statistics_of(source), statistics_of(target))
+    pictures = rgb2lab(as_arrays(source))
+    assert found["mean"] == pytest.approx(pictures.mean((0, 1, 2)), abs=0.02)
+    assert found["std"] == pytest.approx(pictures.std((1, 2)).mean(0), rel=0.01)
+    lab = rgb2lab(as_arrays(target))
+    moved = (lab - lab.mean((1, 2), keepdims=True)) / lab.std((1, 2), keepdims=True) * found["std"] + found["mean"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = lab2rgb(moved)
+    assert np.abs(as_arrays(operator.apply(target, found)) - expected).max() < 0.5 * LEVEL
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_lab_with_equal_moments_is_the_identity(seed):
+    values = torch.rand((1, 3, 24, 32), generator=torch.Generator().manual_seed(seed))
+    moments = {"mean": [50.0, 0, 0], "std": [20.0] * 3, "own_mean": [50.0, 0, 0], "own_std": [20.0] * 3}
+    assert torch.allclose(normalise.Lab().apply(values, moments), values, atol=1e-3)
+
+
+@pytest.mark.parametrize("gain", [(1.2, 1.0, 0.7), (0.8, 1.0, 1.1)])
+def test_white_balance_takes_a_planted_tint_off(scenes, statistics_of, gain):
+    source = scenes(8, seed=24) * 0.8
+    target = source * torch.tensor(gain)[:, None, None]
+    operator = normalise.WhiteBalance()
+    wanted, present = statistics_of(source), statistics_of(target)
+    found = np.array(operator.fit(wanted, present)["gain"])
+    assert found[0] / found[1] == pytest.approx(1 / gain[0], rel=0.02)
+    assert found[2] / found[1] == pytest.approx(1 / gain[2], rel=0.02)
+    after = measure_pictures(operator.apply(target, operator.fit(wanted, present)))
+    assert after["brightness"].mean() == pytest.approx(present.trait("brightness").mean(), rel=0.02)
+    tint = [np.hypot(*(side[name].mean() - wanted.trait(name).mean() for name in ("lab_a_mean", "lab_b_mean")))
+            for side in (after, present.traits)]  # fmt: skip
+    assert tint[0] < 0.15 * tint[1]
+
+
+def test_one_tint_leaves_nothing_to_balance(scenes, statistics_of):
+    source = scenes(4, seed=25)
+    with pytest.raises(NotApplicable, match=r"mean colours agree \(gains of red 1\.00\d and blue 1\.00\d\)"):
+        normalise.WhiteBalance().fit(statistics_of(source), statistics_of(source * 0.6))
+
+
+def test_white_balance_per_image_takes_off_what_differs_from_picture_to_picture(scenes, statistics_of):
+    source = scenes(6, seed=26) * 0.7
+    gains = torch.ones(6, 3, 1, 1)
+    gains[:, 0, 0, 0], gains[:, 2, 0, 0] = torch.linspace(0.7, 1.4, 6), torch.linspace(1.3, 0.8, 6)
+    operator = normalise.WhiteBalancePerImage()
+    balanced = operator.apply(source * gains, operator.fit(statistics_of(source), statistics_of(source * gains)))
+    ratios = [
+        (batch.mean((2, 3))[:, [0, 2]] / batch.mean((2, 3))[:, 1:2]).std(0) for batch in (balanced, source * gains)
+    ]
+    assert (ratios[0] < 0.15 * ratios[1]).all()
+    luma = [0.299 * b[:, 0] + 0.587 * b[:, 1] + 0.114 * b[:, 2] for b in (balanced, source * gains)]
+    assert luma[0].mean((1, 2)).numpy() == pytest.approx(luma[1].mean((1, 2)).numpy(), rel=0.02)
+
+
+def test_exposure_per_image_gives_every_picture_the_sources_gamma(scenes, statistics_of):
+    source = scenes(6, seed=27).clamp(0.05, 0.95)
+    target = source ** torch.linspace(0.6, 1.8, 6)[:, None, None, None]
+    operator = normalise.ExposurePerImage()
+    wanted = statistics_of(source)
+    after = measure_pictures(operator.apply(target, operator.fit(wanted, statistics_of(target))))["gamma_estimate"]
+    assert after == pytest.approx(np.full(6, np.median(wanted.trait("gamma_estimate"))), rel=0.03)
+
+
+@pytest.mark.parametrize("operator", TINTS, ids=ids)
+def test_tints_keep_the_contract_of_maps(scenes, statistics_of, operator):
+    source, target = scenes(4, seed=28), scenes(4, seed=29) * torch.tensor([0.9, 0.7, 0.5])[:, None, None]
+    found = operator.fit(statistics_of(source), statistics_of(target))
+    before = target.clone()
+    mapped = operator.apply(target, json.loads(json.dumps(found, allow_nan=False)))
+    assert mapped.shape == target.shape and mapped.dtype == torch.float32
+    assert mapped.min() >= 0 and mapped.max() <= 1
+    assert torch.equal(target, before), "the input was changed in place"
+    single = torch.cat([operator.apply(target[i : i + 1], found) for i in range(4)])
+    assert torch.allclose(mapped, single, atol=1e-5)
+    for flat in (torch.zeros(1, 3, 40, 40), torch.ones(1, 3, 40, 40)):
+        assert torch.isfinite(operator.apply(flat, found)).all()

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
 from itertools import count
+from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 from assets.diagnosis.hypotheses import Hypothesis
-from assets.experiments import geometry, normalise, registry
+from assets.experiments import fourier, geometry, jpeg, noise, normalise, registry
 from assets.experiments.imitate import Blur
+from assets.experiments.match import Matched
+from assets.experiments.noise import Noise
+from assets.experiments.normalise import Haze, Vignette
 from assets.experiments.operators import (
     LabelOperator,
     ModelOperator,
@@ -19,6 +27,7 @@ from assets.experiments.operators import (
     ReweightOperator,
     WindowOperator,
 )
+from assets.experiments.recipe import Stack, Step, recipe_source
 from assets.experiments.registry import Experiment, built_in, load_experiments, register
 from assets.experiments.reweight import ClassShare
 from assets.traits.registry import all_traits
@@ -27,6 +36,7 @@ from resources.errors import ConfigError
 
 LISTS = {"cityscapes19": CITYSCAPES19, "camvid11": CAMVID11}
 NUMBERS = count()
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def config(**experiments) -> GapConfig:
@@ -96,6 +106,49 @@ def test_built_in_experiments_have_unique_ids_that_are_asset_keys(classes):
         unknown = set(experiment.hypothesis.traits) - set(traits) - {"gap_score"}
         assert not unknown, f"{experiment.id} speaks of {unknown}"
         assert experiment.direction in ("normalise", "imitate", "reweight", "model")
+
+
+def test_the_catalogue_has_both_directions_where_both_make_sense():
+    found = {each.id: each for each in built_in(CAMVID11, all_traits(CAMVID11, []))}
+    both = {name for name, each in found.items() if each.operator is not None and each.imitation is not None}
+    assert both >= {"lab", "white_balance", "contrast", "saturation", "haze", "noise", "compression", "vignette",
+                    "fda_b01", "fda_b05", "fda_b09", "field_of_view", "exposure", "sharpness"}  # fmt: skip
+    assert found["resolution"].operator is None and found["resolution"].direction == "imitate"
+    assert all(found[name].imitation is None for name in found if name.endswith("_per_image"))
+    assert "field_of_view" not in {each.id for each in built_in(["car", "tree"], all_traits(["car", "tree"], []))}
+
+
+def test_every_map_of_the_catalogue_runs_from_its_recipe_alone(scenes, statistics_of):
+    """What a recipe carries is the text of `apply`: it may use nothing but torch and its parameters."""
+    source = scenes(10, seed=1, size=(120, 160))
+    tint = torch.tensor([0.75, 0.6, 0.5])[:, None, None]
+    target = Noise().apply(Vignette().apply(Haze().apply(scenes(10, seed=2, size=(120, 160)) * tint,
+                           Haze().at(0.7)), Vignette().at(-0.6)), Noise().at(0.03))  # fmt: skip
+    quality = {"jpeg_quality": np.full(10, 95.0)}, {"jpeg_quality": np.full(10, 40.0)}
+    sets = statistics_of(source, **quality[0]), statistics_of(target, **quality[1])
+    maps = {each.id: each for each in load().values() if isinstance(each.operator, PictureOperator)}
+    assert len(maps) >= 18
+    for name, experiment in maps.items():
+        parameters = experiment.operator.fit(*sets)
+        text = recipe_source(Stack([Step(experiment, parameters)]), "ours")
+        module = ModuleType("recipe")
+        sys.modules["recipe"] = module  # dataclasses look their module up
+        try:
+            exec(compile(text, "recipe.py", "exec"), module.__dict__)
+            found = module.Recipe()(target)
+        finally:
+            del sys.modules["recipe"]
+        expected = experiment.operator.apply(target, parameters)
+        assert torch.allclose(found, expected, atol=1e-6), name
+        assert "assets" not in text, name
+        assert (expected - target).abs().mean() > 1e-4, f"{name} does nothing here"
+
+
+def test_the_documentation_lists_the_catalogue():
+    page = (ROOT / "docs" / "traits-and-hypotheses.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`([a-z0-9_]+)`", "".join(re.findall(r"^\| `.*?\|", page, re.MULTILINE))))
+    ids = {each.id for each in built_in(CAMVID11, all_traits(CAMVID11, [])) if not each.id.startswith("content_")}
+    assert ids <= listed, ids - listed
 
 
 def test_a_class_share_weighs_the_class_that_it_names():
@@ -235,6 +288,25 @@ def test_the_code_version_follows_a_base_class_of_another_module(module):
     assert code(1) != code(2)
 
 
+def brightest(batch):
+    return batch.amax((1, 2, 3)).numpy()
+
+
+def darkest(batch):
+    return batch.amin((1, 2, 3)).numpy()
+
+
+def test_the_code_version_is_the_same_in_another_process():
+    """Settings with an address in them would make every experiment stale at every start."""
+    script = (
+        "from assets.experiments.registry import built_in; from assets.traits.registry import all_traits; "
+        "from resources.config import CAMVID11; "
+        "print([each.code for each in built_in(CAMVID11, all_traits(CAMVID11, []))])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == str([each.code for each in built_in(CAMVID11, all_traits(CAMVID11, []))])
+
+
 def test_settings_and_traits_count(code_of):
     idea = Hypothesis("own", "colour", "t", "s", ("mean_red",))
     scales = [Experiment(idea, geometry.ObjectScale(sizes)).code for sizes in (("a",), ("b",))]
@@ -243,6 +315,13 @@ def test_settings_and_traits_count(code_of):
     assert shares[0] != shares[1]
     other = Hypothesis("own", "colour", "t", "s", ("mean_blue",))
     assert Experiment(idea, normalise.Exposure()).code != Experiment(other, normalise.Exposure()).code
+    matches = [Matched(normalise.Gain(), "brightness"), Matched(normalise.Gain(), "contrast"),
+               Matched(normalise.Gamma(), "brightness"), Matched(normalise.Gain(), "brightness", brightest),
+               Matched(normalise.Gain(), "brightness", darkest)]  # fmt: skip
+    assert len({Experiment(idea, match).code for match in matches}) == len(matches)
+    assert (
+        Experiment(idea, matches[3]).code == Experiment(idea, Matched(normalise.Gain(), "brightness", brightest)).code
+    )
     retold = Hypothesis("own", "colour", "t", "another statement", ("mean_red",))
     assert Experiment(idea, normalise.Exposure()).code == Experiment(retold, normalise.Exposure()).code
 
@@ -265,8 +344,16 @@ def rewritten(monkeypatch, tmp_path, original, old: str, new: str):
     (normalise, "0.25, 4))", "0.2, 5))", {"exposure"}),
     (normalise, "def _match(", "def _match(  # noqa\n    ", set()),
     (normalise, "levels = np.arange(256) / 255", "levels = np.arange(256) / 256", {"histogram"}),
-    (geometry, "FEWEST_OBJECTS = 8", "FEWEST_OBJECTS = 9", {"object_scale"}),
-    (geometry, ".softmax(0) * taper", ".softmax(0)", {"aspect_windows", "aspect_letterbox", "object_scale"}),
+    (geometry, "FEWEST_OBJECTS = 8", "FEWEST_OBJECTS = 9", {"object_scale", "field_of_view"}),
+    (geometry, "SAME_HORIZON = 0.02", "SAME_HORIZON = 0.03", {"field_of_view"}),
+    (geometry, ".softmax(0) * taper", ".softmax(0)",
+     {"aspect_windows", "aspect_letterbox", "object_scale", "field_of_view"}),
+    (normalise, '"airlight": 0.9', '"airlight": 0.8', {"haze"}),
+    (normalise, "bounds: ClassVar[tuple[float, float]] = (0.1, 4.0)",
+     "bounds: ClassVar[tuple[float, float]] = (0.1, 3.0)", {"contrast"}),
+    (jpeg, "LARGEST_SCALE = 2.0", "LARGEST_SCALE = 1.5", {"compression"}),
+    (noise, "STRENGTH = 1.75", "STRENGTH = 1.5", {"noise"}),
+    (fourier, "norm=\"forward\").abs().mean(0)", "norm=\"forward\").abs().amax(0)", {"fda_b01", "fda_b05", "fda_b09"}),
 ])  # fmt: skip
 def test_an_edit_changes_the_experiments_that_use_it_alone(monkeypatch, tmp_path, original, old, new, changed):
     before = rewritten(monkeypatch, tmp_path, original, "from __future__", "from __future__")

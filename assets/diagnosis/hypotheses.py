@@ -104,8 +104,8 @@ def appearance_hypotheses() -> list[Hypothesis]:
                    "The target's pictures fall off towards the corners by another amount, and that costs loss.",
                    ("vignette",)),
         *(Hypothesis(name, "colour", f"coarse colours and shading, β = {share:g}",
-                     f"Colours and shading of what is larger than {1 / share:.0f} pixels differ in the target, and that "
-                     "costs loss.", COARSE_TRAITS)
+                     f"Colours and shading of what is larger than {1 / share:.0f} pixels differ in the target, and "
+                     "that costs loss.", COARSE_TRAITS)
           for name, share in FDA_SHARES.items()),
         Hypothesis("aspect_windows", "geometry", "aspect, by windows",
                    "Resizing stretches the target's pictures; windows of the source's aspect would not.",

@@ -40,9 +40,9 @@ _LUMA_STEPS = (
 )
 _LARGEST_STEP = 255
 
-# Coefficients are counted in bins of a quarter up to 512; the few that are larger tell little about steps.
+# Coefficients are counted in bins of a quarter up to the largest step; the few that are larger tell little.
 _BINS_PER_UNIT = 4
-_BINS = 512 * _BINS_PER_UNIT
+_BINS = (_LARGEST_STEP + 1) * _BINS_PER_UNIT
 
 # Rounding to 8 bits, of luma in the decoder and of red, green and blue after it, gives a deviation of about 0.35 to
 # each coefficient; a hundredth of the coefficients may lie anywhere.

@@ -92,17 +92,17 @@ def region_look(picture: Tensor, member: NDArray[np.bool_]) -> dict[str, float]:
     least = max(1.0, LEAST_SHARE * member.size)
     if member.sum() < least:
         return dict.fromkeys(LOOK, math.nan)
-    rows, columns = bounds(member)
-    window, member = picture[:, rows, columns].float(), member[rows, columns]
     inside = np.flatnonzero(member)
-    pixels = window.flatten(1)[:, inside[:: math.ceil(len(inside) / MOST_PIXELS)]][None, :, :, None]
+    pixels = picture.flatten(1)[:, inside[:: math.ceil(len(inside) / MOST_PIXELS)]].float()[None, :, :, None]
+    rows, columns = bounds(member)
+    window = luma(picture[None, :, rows, columns].float())[0].numpy()
     _, tint_a, tint_b = lab(pixels)[0].mean(dim=(1, 2)).tolist()
     return {
         "brightness": float(luma(pixels).mean()),
         "saturation": float((pixels.amax(dim=1) - pixels.amin(dim=1)).mean()),
         "tint_a": tint_a,
         "tint_b": tint_b,
-        "sharpness": _sharpness(luma(window[None])[0].numpy(), member, least),
+        "sharpness": _sharpness(window, member[rows, columns], least),
     }
 
 
@@ -113,8 +113,9 @@ def _sharpness(grey: NDArray[np.float32], member: NDArray[np.bool_], least: floa
     inner = np.logical_and.reduce([centre, *around])
     if inner.sum() < least:
         return math.nan
-    level, *neighbours = (plane[inner] for plane in _cross(grey))
-    return math.log10(max(_LEAST_VARIANCE, float((np.sum(neighbours, axis=0) - 4 * level).var())))
+    level, up, down, left, right = _cross(grey)
+    laplacian = up + down + left + right - 4 * level
+    return math.log10(max(_LEAST_VARIANCE, float(laplacian[inner].var())))
 
 
 def _cross(plane: NDArray[Number]) -> list[NDArray[Number]]:

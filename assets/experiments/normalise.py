@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from assets.experiments.match import Matched
 from assets.experiments.operators import NotApplicable, Parameters, SetStatistics
 
 if TYPE_CHECKING:
@@ -101,22 +102,16 @@ class Exposure:
 class Sharpness:
     """x → x + a·(x − blur(x)): unsharp mask for a > 0, softening for a < 0; a matches the sharpness trait's median."""
 
+    bounds: ClassVar[tuple[float, float]] = (-0.95, 4.0)
+    neutral: ClassVar[float] = 0.0
+
     def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
-        """The amount at which the origin's pictures are as sharp as the destination's, found by bounded search."""
-        from scipy.optimize import minimize_scalar
+        """The amount at which the origin's pictures are as sharp as the destination's. Raises NotApplicable."""
+        return Matched(self, "sharpness").fit(destination, origin)
 
-        from assets.traits.colour import luma
-        from assets.traits.texture import sharpness
-
-        wanted = float(np.median(destination.trait("sharpness")))
-        pictures = origin.pictures
-
-        def miss(amount: float) -> float:
-            reached = sharpness(luma(self.apply(pictures, {"amount": amount})))
-            return abs(float(reached.median()) - wanted)
-
-        found = minimize_scalar(miss, bounds=(-0.95, 4.0), method="bounded", options={"xatol": 0.02, "maxiter": 16})
-        return {"amount": round(float(found.x), 4)}
+    def at(self, theta: float) -> Parameters:
+        """θ is the amount."""
+        return {"amount": theta}
 
     def apply(self, batch: Tensor, parameters: Parameters) -> Tensor:
         """Add the detail that a Gaussian of one pixel removes, times the amount."""

@@ -37,7 +37,7 @@ from resources.sample_store import SampleStore
 def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Definitions of a config: assets, checks, jobs, schedule, sensors and resources (overridable by name)."""
     tried = list(load_experiments(config, catalogue(config).traits).values())
-    definitions = [with_condition(asset) for asset in _source_assets(config) + _target_assets(config, tried)]
+    definitions = [with_condition(asset) for asset in _source_assets(config, tried) + _target_assets(config, tried)]
     resources = {
         "store": SampleStore(config.store),
         "engine": LocalEngine(config),
@@ -76,9 +76,9 @@ def _keys(config: GapConfig) -> list[str]:
     return ["source", *(target.name for target in config.targets)]
 
 
-def _source_assets(config: GapConfig) -> list[Any]:
+def _source_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
     made = ingestion.build_checkpoint(config) + inference.build_model(config)
-    return made + _measured(config, "source")
+    return made + _measured(config, "source") + experiments.build_source(config, tried)
 
 
 def _target_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:

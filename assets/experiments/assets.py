@@ -1,4 +1,4 @@
-"""Doors of experiments: one output a hypothesis, and the target's verdicts with the recipe."""
+"""Doors of experiments: what explains the shift, one output a hypothesis, the target's verdicts with the recipe."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,11 +9,15 @@ import polars as pl
 from assets import door
 from assets.diagnosis.gather import read_sides
 from assets.experiments.campaign import Campaign, judge_all, run_experiments, together
+from assets.experiments.explanation import explained, not_explained, probed_ids, responses_as_values
 from assets.experiments.registry import SHARED_CODE, Experiment
+from assets.experiments.responses import measure_responses, trait_names
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
+from assets.inference.forward import sample_paths
 from assets.scoring.neighbours import reference_latents
 from assets.scoring.sets import index_folder
+from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
@@ -22,16 +26,81 @@ from resources.sample_store import SampleStore
 VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.recipe", "assets.experiments.shares",
                 "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
                 "assets.statistics.shapley")  # fmt: skip
+RESPONSE_CODE = ("assets.experiments.geometry", "assets.experiments.imitate", "assets.experiments.jpeg",
+                 "assets.experiments.noise", "assets.experiments.normalise", "assets.experiments.responses",
+                 "assets.traits.colour", "assets.traits.layout", "assets.traits.measure", "assets.traits.regional",
+                 "assets.traits.texture", "resources.pictures")  # fmt: skip
+EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
+                    "assets.statistics.resampling")  # fmt: skip
+
+
+def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[Any]:
+    """`source/responses`: measured once, used for every target."""
+    wanted, traits = [experiment.id for experiment in experiments], catalogue(config).traits
+    names = trait_names(traits)
+    spec = door.spec(
+        ["source", "responses"],
+        description="What each imitation, at each strength, does to the traits of a few pictures of the holdout.",
+        code_version=fingerprint(code_version(*RESPONSE_CODE), wanted, names, config.model.input_size),
+        kinds=["pytorch"], deps=[["source", "manifest"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name="source__responses", specs=[spec])
+    def responses(
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+    ) -> dg.MaterializeResult[Any]:
+        manifest = store.table("source", "manifest").read()
+        paths = sample_paths(manifest)
+        batches = engine.batches("source", [paths[name] for name in probed_ids(manifest)])
+        pictures = [picture for batch in batches for picture in batch.pictures]
+        found = measure_responses(wanted, pictures, names, config.class_names, "source: responses") if pictures else []
+        path = store.write_json(responses_as_values(found, names), "responses", "source.json")
+        figures = {"pictures": len(pictures), "imitations": len(found)}
+        return door.result(["source", "responses"], version=fingerprint(path.read_text()), figures=figures)
+
+    return [responses]
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
-    """`experiments/<hypothesis>` and `verdicts` of one target."""
-    return [_experiments(config, key, experiments), _verdicts(config, key, experiments)]
+    """`explanation`, `experiments/<hypothesis>` and `verdicts` of one target."""
+    return [
+        _explanation(config, key, experiments), _experiments(config, key, experiments),
+        _verdicts(config, key, experiments),
+    ]  # fmt: skip
+
+
+def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
+    ids, settings = [experiment.id for experiment in experiments], config.statistics
+    spec = door.spec(
+        [key, "explanation"],
+        description="Which few causes, and how strong, reproduce the whole shift of traits; what stays unexplained.",
+        code_version=fingerprint(code_version(*EXPLANATION_CODE), ids, settings.model_dump()),
+        kinds=["polars"], deps=[["source", "responses"], [key, "hypotheses"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__explanation", specs=[spec])
+    def explanation(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
+        source, target = _traits_of(store, "source", "holdout"), _traits_of(store, key, "target")
+        stored = store.read_json("responses", "source.json")
+        content = explained(stored, catalogue(config).traits, source, target, ids, settings)
+        path = store.write_json(content, "explanation", f"{key}.json")
+        figures = {"misfit": content["misfit"], "remaining": content["remaining"], "causes": len(content["steps"])}
+        shown = pl.DataFrame([{name: step[name] for name in ("experiment", "gain", "p_value", "rivals")}
+                              for step in content["steps"]])  # fmt: skip
+        version = fingerprint(path.read_text())
+        return door.result([key, "explanation"], version=version, figures=figures, sample=shown)
+
+    return explanation
+
+
+def _traits_of(store: SampleStore, key: str, part: str) -> pl.DataFrame:
+    members = store.table(key, "manifest").read().filter(pl.col("part") == part).select("sample_id", "unit")
+    return store.table(key, "traits").read().join(members, on="sample_id", how="inner").sort("sample_id")
 
 
 def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
     by_id = {experiment.id: experiment for experiment in experiments}
-    deps = [[key, "hypotheses"], ["source", "model"], ["source", "manifest"], [key, "manifest"]]
+    deps = [[key, "hypotheses"], [key, "explanation"], ["source", "model"], ["source", "manifest"], [key, "manifest"]]
     specs = [
         door.spec([key, "experiments", experiment.id], description=experiment.hypothesis.statement,
                   code_version=experiment.code, kinds=["pytorch", "deltalake"], deps=deps, columns=TRIAL_SCHEMA,
@@ -47,7 +116,10 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
     ) -> Iterator[dg.MaterializeResult[Any]]:
         asked = sorted(asset.path[-1] for asset in context.selected_asset_keys)
         diagnosis = store.read_json("diagnosis", f"{key}.json")
-        reasons = {name: reason for name in asked if (reason := _reason_to_skip(diagnosis, name)) is not None}
+        explanation = store.read_json("explanation", f"{key}.json")
+        reasons = {
+            name: reason for name in asked if (reason := _reason_to_skip(diagnosis, explanation, name)) is not None
+        }
         tables = {name: store.table(key, "experiments", name, id_column="row_id") for name in asked}
         due = [by_id[name] for name in asked if name not in reasons]
         done = {}
@@ -140,15 +212,15 @@ def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: s
     )  # fmt: skip
 
 
-def _reason_to_skip(diagnosis: dict[str, Any], name: str) -> str | None:
-    """Why an experiment is not worth a forward: no labels, no gap, or a trait that does not differ."""
+def _reason_to_skip(diagnosis: dict[str, Any], explanation: dict[str, Any], name: str) -> str | None:
+    """Why an experiment is not worth a forward: no labels, no gap, a trait that does not differ, a better cause."""
     if diagnosis["without_gap"]:
         return f"{diagnosis['without_gap']}, so no loss can be compared"
     gap = diagnosis["gap"]
     if not gap["detected"]:
         return f"no loss gap: {gap['loss_gap']:+.3f} [{gap['ci_low']:+.3f}, {gap['ci_high']:+.3f}]"
     row = next(row for row in diagnosis["hypotheses"] if row["id"] == name)
-    return None if row["supported"] else str(row["reason"])
+    return not_explained(explanation, name) if row["supported"] else str(row["reason"])
 
 
 def _skipped(table: Any, name: str, reason: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -68,7 +68,7 @@ class Shift:
 
     `difference` (T,) of means; `spread` (T,) deviation over the holdout's samples; `scatter` (T, U): columns whose
     outer products add up to the covariance of the difference, one a unit; `null` (B, T) differences under permuted set
-    labels of units, the shift itself taken out; `known` (T,) which traits count: measured on both sides and not constant.
+    labels of units, the shift itself taken out; `known` (T,) which traits count: measured on both sides, not constant.
     """
 
     difference: Floats

@@ -1,4 +1,4 @@
-"""The explanation of a shift: planted causes are found among rivals, noise is none, few causes stand for many traits."""
+"""The explanation of a shift: planted causes are found among rivals, noise is none, few causes stand for many."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 FLAVOUR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STORE ?= gap-data/demo
 
-.PHONY: install demo test lint ui bench clean
+.PHONY: install demo test lint ui bench gapbench clean
 
 install: $(STAMP)
 
@@ -33,6 +33,11 @@ ui: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+# Planted gaps with known truth; resumable. HALF=report is run once per result.
+HALF ?= tune
+gapbench: $(STAMP)
+	PYTHONPATH=tests/gapbench $(BIN)/python -m gapbench --half $(HALF)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,192 @@
+"""The product asked one case: its own functions over its own tables, from pictures to confirmed causes.
+
+Belongs here: laying a case out as manifests and tables, calling diagnosis, explanation, experiments and verdicts, and
+reading the answer. Does not: what the truth is; nothing here sees a case's name or its plants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from assets.diagnosis.gather import Sides
+from assets.diagnosis.hypotheses import rank_hypotheses
+from assets.diagnosis.label_policy import label_evidence, with_label_evidence
+from assets.diagnosis.loss_gap import loss_gap
+from assets.diagnosis.shifts import joined_traits, shifts
+from assets.experiments.campaign import Campaign, run_experiments
+from assets.experiments.explanation import explained, not_explained, responses_as_values
+from assets.experiments.registry import load_experiments
+from assets.experiments.responses import PROBED, measure_responses, trait_names
+from assets.experiments.verdict import Rules, gap_draws, measure, verdict_rows
+from assets.inference.forward import PassTables, run_pass
+from assets.ingestion.manifest import MANIFEST_SCHEMA
+from assets.statistics.resampling import dependence_units, halves
+from assets.traits.table import catalogue, update_traits
+from gapbench.world import Item, World
+from resources.pictures import Batch, SamplePaths
+from resources.sample_store import SampleStore
+
+CODE = "gapbench"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the product says of a case. `causes`: confirmed hypotheses, those that explain the traits' shift first."""
+
+    gap: float
+    detected: bool
+    causes: list[str]
+    explained: list[str]
+    shares: dict[str, tuple[float, float, float]]
+    misfit: tuple[float, float, float]
+    verdicts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """An engine over items in memory."""
+
+    world: World
+    items: dict[str, Item]
+
+    def batches(self, _key: str, samples: list[SamplePaths], *, batch_size: int | None = None) -> Iterator[Batch]:
+        del batch_size
+        return self.world.batches([self.items[sample.sample_id] for sample in samples])
+
+
+@dataclass(frozen=True)
+class Method:
+    """The product, with what it keeps of a world between cases: the source's rows and the responses."""
+
+    world: World
+    folder: Path
+
+    @cached_property
+    def experiments(self) -> dict[str, Any]:
+        """The product's whole catalogue."""
+        return load_experiments(self.world.config, catalogue(self.world.config).traits)
+
+    @cached_property
+    def responses(self) -> dict[str, Any]:
+        """Measured once on reference pictures: their traits answer to imitations as the holdout's do."""
+        names = trait_names(catalogue(self.world.config).traits)
+        items = self.world.reference[:: max(1, len(self.world.reference) // PROBED)][:PROBED]
+        pictures = [item.picture(self.world.input_size) for item in items]
+        found = measure_responses(list(self.experiments), pictures, names, self.world.config.class_names, "responses")
+        return responses_as_values(found, names)
+
+    @cached_property
+    def source(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Evaluation and traits of the whole pool and the reference, untouched."""
+        items = [*self.world.pool, *self.world.reference]
+        return self._measured("source", items, _manifest(items, "holdout"))
+
+    def ask(self, holdout: Sequence[Item], target: Sequence[Item], case: str) -> Answer:
+        """The answer for a holdout (untouched pool pictures) and a target."""
+        config, settings = self.world.config, self.world.config.statistics
+        held, known = _manifest(holdout, "holdout"), _manifest(self.world.reference, "reference")
+        manifest = pl.concat([held, known])
+        target_manifest = _manifest(target, "target")
+        evaluation, traits = self._measured(case, target, target_manifest)
+        sides = Sides(manifest, target_manifest, self.source[0], evaluation)
+        gap = loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
+        source_traits = self.source[1]
+        explanation = explained(
+            self.responses, catalogue(config).traits, _with_units(source_traits, held),
+            _with_units(traits, target_manifest), list(self.experiments), settings,
+        )  # fmt: skip
+        explaining = [step["experiment"] for step in explanation["steps"]]
+        misfit = (explanation["misfit"], explanation["remaining"], explanation["noise"])
+        if not gap.detected:
+            return Answer(gap.value, False, [], explaining, {}, misfit)
+        ranked = self._ranked(sides, source_traits, traits)
+        supported = [row["id"] for row in ranked.iter_rows(named=True) if row["supported"]]
+        due = [self.experiments[name] for name in supported if not_explained(explanation, name) is None]
+        engine = _Pictures(self.world, {item.sample_id: item for item in [*holdout, *target, *self.world.reference]})
+        campaign = Campaign("target", sides, source_traits, traits, engine, self.world.model)  # type: ignore[arg-type]
+        judged = self._judged(campaign, due, case)
+        confirmed = [row for row in judged if row["verdict"] == "confirmed"]
+        confirmed.sort(key=lambda row: (_place(explaining, row["experiment"]), -_closed(row)))
+        shares = {
+            row["experiment"]: (_closed(row), *(row["ci95"] or row["induced_ci95"] or (np.nan, np.nan)))
+            for row in confirmed
+        }
+        verdicts = {row["experiment"]: row["verdict"] for row in judged}
+        return Answer(gap.value, True, list(shares), explaining, shares, misfit, verdicts)
+
+    def _ranked(self, sides: Sides, source_traits: pl.DataFrame, traits: pl.DataFrame) -> pl.DataFrame:
+        settings, config = self.world.config.statistics, self.world.config
+        scores = pl.DataFrame(schema={"sample_id": pl.String, "gap_score": pl.Float64})
+        table = shifts(
+            catalogue(config).traits,
+            joined_traits(source_traits, sides.source_manifest, scores, "holdout"),
+            joined_traits(traits, sides.target_manifest, scores, "target"),
+            dict(sides.target.select("sample_id", "loss").iter_rows()),
+            permutations=settings.permutations, seed=settings.seed,
+        )  # fmt: skip
+        rows = rank_hypotheses([experiment.hypothesis for experiment in self.experiments.values()], table)
+        return with_label_evidence(rows, label_evidence(sides.holdout, sides.target, config.class_names))
+
+    def _judged(self, campaign: Campaign, due: list[Any], case: str) -> list[dict[str, Any]]:
+        config = self.world.config
+        store = SampleStore(str(self.folder / case))
+        tables = {experiment.id: store.table("target", experiment.id, id_column="row_id") for experiment in due}
+        done = run_experiments(campaign, due, tables, case)
+        tried = [name for name, (fitted, _) in done.items() if {"normalised", "imitated"} & set(fitted.parameters)]
+        settings = config.experiments
+        rules = Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
+        gap = gap_draws(campaign.sides.target, campaign.sides.holdout, rules)
+        figures = [measure(name, tables[name].read(), campaign.sides.target, campaign.sides.holdout, gap, rules)
+                   for name in tried]  # fmt: skip
+        return verdict_rows(figures, gap.value, rules)
+
+    def _measured(self, key: str, items: Sequence[Item], manifest: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Evaluation and traits of some items, kept in the case's folder: a case that was stopped goes on."""
+        store = SampleStore(str(self.folder / key))
+        engine = _Pictures(self.world, {item.sample_id: item for item in items})
+        evaluation, traits = store.table(key, "evaluation"), store.table(key, "traits")
+        run_pass(self.world.model, manifest, lambda samples: engine.batches(key, samples),
+                 PassTables(None, evaluation), code=CODE, what=key)  # fmt: skip
+        update_traits(manifest, None, lambda samples: engine.batches(key, samples), catalogue(self.world.config),
+                      traits, input_size=self.world.input_size, code=CODE, what=key)  # fmt: skip
+        return evaluation.read(), traits.read()
+
+
+def _manifest(items: Sequence[Item], part: str) -> pl.DataFrame:
+    """A manifest of items: units are their blocks, halves the product's."""
+    units = dependence_units([item.block for item in items])
+    rows = [
+        {
+            "sample_id": item.sample_id, "fingerprint": "", "image": item.sample_id, "mask": item.sample_id,
+            "image_hash": _hash(item.image), "mask_hash": _hash(item.mask), "labels_version": "1", "split": "",
+            "group": item.block, "part": part, "unit": str(unit), "report_half": bool(half), "metadata": "{}",
+            "height": item.image.shape[0], "width": item.image.shape[1], "class_pixels": [], "labelled": True,
+            "quarantined": False, "reason": "",
+        }
+        for item, unit, half in zip(items, units, halves(units), strict=True)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=MANIFEST_SCHEMA)
+
+
+def _hash(array: np.ndarray) -> str:
+    return blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
+
+
+def _with_units(traits: pl.DataFrame, manifest: pl.DataFrame) -> pl.DataFrame:
+    return traits.join(manifest.select("sample_id", "unit"), on="sample_id", how="inner").sort("sample_id")
+
+
+def _place(explaining: list[str], experiment: str) -> int:
+    return explaining.index(experiment) if experiment in explaining else len(explaining)
+
+
+def _closed(row: dict[str, Any]) -> float:
+    return float(row["gap_closed"] if row["ci95"] is not None else row["gap_induced"])

@@ -21,6 +21,8 @@ from assets.report.document import (
     Disde,
     Estimate,
     ExperimentRow,
+    ExplanationRow,
+    ExplanationStep,
     HypothesisRow,
     MeasurementRow,
     ModelSummary,
@@ -42,7 +44,7 @@ def assemble(
     config: GapConfig, key: str, sides: Sides, gap: LossGap | None, stored: dict[str, Any],
     experiments: dict[str, Experiment], clusters: list[WorstCluster],
 ) -> ReportDocument:  # fmt: skip
-    """The report of one target. `stored`: model card, scores, diagnosis, verdicts, fits and quality as JSON values."""
+    """The report of one target. `stored`: JSON values of the stages, by the names that are read below."""
     target, verdicts = config.dataset(key), stored["verdicts"]
     performance_gap = _performance(config, sides, gap)
     measured = {name: _measurement(row) for name, row in stored["scores"]["whole"].items()}
@@ -78,6 +80,7 @@ def assemble(
         not_attributed=verdicts["not_attributed"],
         unexplained=unexplained,
         disde=Disde(**split) if split is not None else None,
+        explanation=_explanation(stored["explanation"], titles),
         recipe=recipe,
         worst_clusters=[Cluster(**vars(cluster)) for cluster in clusters],
         slices=[SliceRow(**row) for row in stored["diagnosis"]["slices"]],
@@ -179,6 +182,21 @@ def _experiment(
         residual_after=fit.get("residual_after"),
         per_class=per_class,
     )
+
+
+def _explanation(stored: dict[str, Any] | None, titles: dict[str, str]) -> ExplanationRow | None:
+    if stored is None or not stored["misfit"]:
+        return None
+    steps = [
+        ExplanationStep(
+            experiment=step["experiment"], title=titles[step["experiment"]], setting=step["setting"],
+            share=step["gain"] / stored["misfit"], p_value=step["p_value"],
+            rivals=[titles[name] for name in step["rivals"]],
+        )
+        for step in stored["steps"]
+    ]  # fmt: skip
+    explained = 1 - stored["remaining"] / stored["misfit"]
+    return ExplanationRow(steps=steps, explained=explained, beyond_noise=stored["remaining"] > stored["noise"])
 
 
 def _measurement(row: dict[str, Any]) -> MeasurementRow:

@@ -37,8 +37,8 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         description="One page, one JSON: how large the gap is, what causes it, what closes it.",
         code_version=fingerprint(code_version(*CODE), config.class_names, config.statistics.model_dump()),
         kinds=["html", "json"],
-        deps=[[key, name] for name in ("verdicts", "hypotheses", "gap_scores", "traits", "evaluation", "embeddings",
-                                       "manifest")]
+        deps=[[key, name] for name in ("verdicts", "explanation", "hypotheses", "gap_scores", "traits", "evaluation",
+                                       "embeddings", "manifest")]
         + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
     )  # fmt: skip
 
@@ -87,6 +87,7 @@ def _document(
         "model": store.read_json("models", "current", "model.json"),
         "scores": store.read_json("scores", f"{key}.json"),
         "diagnosis": store.read_json("diagnosis", f"{key}.json"),
+        "explanation": store.read_json("explanation", f"{key}.json"),
         "verdicts": store.read_json("verdicts", f"{key}.json"),
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},

@@ -245,6 +245,32 @@ class Disde(Part):
     effective_samples: tuple[float, float]
 
 
+class ExplanationStep(Part):
+    """A cause that takes a share off the misfit between the target's traits and the source's.
+
+    `setting`: strength of its imitation; `rivals`: experiments that do as well within noise.
+    """
+
+    experiment: str
+    title: str
+    setting: tuple[float, ...]
+    share: Number
+    p_value: Number
+    rivals: list[str] = []
+
+
+class ExplanationRow(Part):
+    """Which few causes reproduce the whole shift of traits, before any loss is asked.
+
+    `explained` is the share of the misfit that all steps take off; `beyond_noise` whether what they leave is more than
+    chance makes.
+    """
+
+    steps: list[ExplanationStep]
+    explained: Number
+    beyond_noise: bool
+
+
 class SliceCondition(Part):
     """One trait at or beyond a threshold."""
 
@@ -310,6 +336,7 @@ class ReportDocument(Part):
     """Families with a confirmed cause that the shares leave out: they count as unexplained."""
     unexplained: Estimate
     disde: Disde | None = None
+    explanation: ExplanationRow | None = None
     recipe: Recipe
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []

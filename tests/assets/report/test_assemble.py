@@ -117,6 +117,11 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
                         "mean_loss": 1.4, "difference": 0.5, "p_value": 0.01,
                         "conditions": [{"trait": "mean_red", "label": "mean red", "side": "<=", "threshold": 0.2}]}],
         },
+        "explanation": {
+            "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0], "misfit": 20.0, "gain": 60.0,
+                       "p_value": 0.004, "rivals": ["sharpness"]}],
+            "misfit": 80.0, "remaining": 20.0, "noise": 30.0, "alone": {"channel_statistics": 60.0},
+        },
         "verdicts": {
             "experiments": judged, "root_causes": causes, "unexplained": {"value": 0.4, "ci95": [0.2, 0.6]},
             "attribution": [{"family": "colour", "hypotheses": ["channel_statistics"], "share": 0.6,
@@ -180,6 +185,9 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert [(row.family, row.share) for row in document.attribution] == [("colour", 0.6)]
     assert document.attribution[0].share + document.unexplained.value == pytest.approx(1)
     assert document.not_attributed == ["geometry"]
+    [step] = document.explanation.steps
+    assert step.share == 0.75 and step.rivals == [experiments["sharpness"].hypothesis.title]
+    assert document.explanation.explained == 0.75 and not document.explanation.beyond_noise
     assert document.disde.total == 0.6 and document.disde.outcome == Estimate(value=0.2)
     assert document.slices[0].conditions[0].side == "<=" and document.slices[0].where == "mean_red <= 0.2"
     assert document.recipe.steps[0].hypothesis == "channel_statistics"

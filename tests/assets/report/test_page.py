@@ -459,6 +459,20 @@ def build_document(**changes: Any) -> d.ReportDocument:
         ],
         not_attributed=["label_policy", HOSTILE[0]],
         unexplained=d.Estimate(value=0.53, ci95=(0.40, 0.66)),
+        explanation=d.ExplanationRow(
+            steps=[
+                d.ExplanationStep(
+                    experiment="exposure_global",
+                    title="Exposure, one curve for the set",
+                    setting=(1.6, 0.8),
+                    share=0.7,
+                    p_value=0.004,
+                    rivals=["Contrast", HOSTILE[0]],
+                )
+            ],
+            explained=0.71,
+            beyond_noise=True,
+        ),
         disde=d.Disde(
             shared_inputs=d.Estimate(value=0.04, ci95=(-0.02, 0.1)),
             outcome=d.Estimate(value=0.19, ci95=(0.1, 0.3)),
@@ -695,6 +709,15 @@ def test_both_splits_are_told_and_little_overlap_is_warned_of(page: str) -> None
     enough = split.model_copy(update={"effective_samples": (40.0, 30.0)})
     assert "Read it with care" not in render_page(build_document(disde=enough), build_evidence(90))
     assert "DISDE" not in render_page(build_document(disde=None), build_evidence(90))
+
+
+def test_what_reproduces_the_shift_is_told_with_what_is_as_good(page: str) -> None:
+    assert "account for 71% of the difference" in page and "what they leave is more than chance makes" in page
+    assert "no picture tells it from Contrast" in page
+    nothing = d.ExplanationRow(steps=[], explained=0.0, beyond_noise=True)
+    unexplained = render_page(build_document(explanation=nothing), build_evidence(90))
+    assert "it stays unexplained" in unexplained
+    assert "What reproduces the shift" not in render_page(build_document(explanation=None), build_evidence(90))
 
 
 def test_the_waterfall_says_how_its_shares_are_made(page: str) -> None:

@@ -19,6 +19,9 @@ from assets.experiments.responses import KINDS, PROBED, content_responses
 from assets.traits.registry import Trait
 from resources.config import StatisticsConfig
 
+NEARLY = 0.5
+"""Share of the best cause's gain from which on another cause is worth an experiment."""
+
 
 def probed_ids(manifest: pl.DataFrame) -> list[str]:
     """Samples of the source's holdout that are probed: labelled ones of the fit half, the first by hash."""
@@ -68,15 +71,18 @@ def explained(
 def not_explained(explanation: dict[str, Any], experiment: str) -> str | None:
     """Why an experiment is not worth a forward, given what explains the shift; None where it is, or may be.
 
-    An experiment without a response, or a shift that nothing explains, is no reason.
+    An experiment without a response, a shift that nothing explains, or a cause that alone would explain at least half
+    as much as the best one, is no reason: loss decides among those.
     """
     steps = explanation["steps"]
     if not steps or experiment not in explanation["alone"]:
         return None
+    alone, whole = explanation["alone"][experiment], explanation["misfit"]
+    if alone >= NEARLY * max(explanation["alone"].values()):
+        return None
     if any(experiment == step["experiment"] or experiment in step["rivals"] for step in steps):
         return None
     causes = " and ".join(step["experiment"] for step in steps)
-    alone, whole = explanation["alone"][experiment], explanation["misfit"]
     return (
         f"the traits' shift is explained by {causes} ({1 - explanation['remaining'] / whole:.0%} of it); this alone "
         f"would explain {alone / whole:.0%}, and nothing beyond noise of what those leave"

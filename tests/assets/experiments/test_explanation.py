@@ -55,7 +55,7 @@ def test_an_unexplained_shift_skips_nothing(stored):
 def test_content_is_a_candidate_from_the_source_alone(stored):
     found = ask(stored, {"share_sky": 0.08}, ids=("exposure", "saturation", "content_sky"))
     assert found["steps"][0]["experiment"] == "content_sky"
-    assert found["steps"][0]["setting"][0] == pytest.approx(0.48, abs=0.03)
+    assert found["steps"][0]["setting"][0] == pytest.approx(0.48, abs=0.05)
 
 
 def test_traits_of_predicted_masks_are_left_out(stored):

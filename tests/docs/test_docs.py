@@ -202,7 +202,7 @@ def test_commands_exist(line):
     program, *arguments = line.split()
     if program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments)
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments if "=" not in target)
     elif program == "domain-gap":
         command = typer.main.get_command(app).commands[arguments[0]]
         known = {option for parameter in command.params for option in parameter.opts}

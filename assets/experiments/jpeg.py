@@ -14,16 +14,12 @@ import numpy as np
 
 from assets.experiments.match import medians
 from assets.experiments.operators import NotApplicable, Parameters, SetStatistics
+from assets.traits.compression import ijg_luma_steps, ijg_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The tables of ISO/IEC 10918-1, annex K, row by row.
-LUMA_TABLE = (
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
-    14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
-    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
-)  # fmt: skip
+# The table of ISO/IEC 10918-1, annex K, row by row.
 CHROMA_TABLE = (
     17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99,
     47, 66, 99, 99, 99, 99, 99, 99, *([99] * 32),
@@ -51,7 +47,7 @@ class Jpeg:
     def at(self, theta: float) -> Parameters:
         """The tables of that quality, 1..100; pictures of the size that is compressed."""
         return {
-            "quality": round(theta), "luma": luma_table(theta), "chroma": _scaled(CHROMA_TABLE, theta), "scale": 1.0,
+            "quality": round(theta), "luma": luma_table(theta), "chroma": chroma_table(theta), "scale": 1.0,
         }  # fmt: skip
 
     def apply(self, batch: Tensor, parameters: Parameters) -> Tensor:
@@ -142,13 +138,16 @@ class Deblock:
 
 def luma_table(quality: float) -> list[int]:
     """Steps of luma's 64 coefficients at a quality of 1..100, as libjpeg scales them."""
-    return _scaled(LUMA_TABLE, quality)
+    return [int(step) for step in ijg_luma_steps(_whole(quality)).ravel()]
 
 
-def _scaled(table: tuple[int, ...], quality: float) -> list[int]:
-    whole = min(max(round(quality), 1), 100)
-    percent = 5000 // whole if whole < 50 else 200 - 2 * whole  # noqa: PLR2004
-    return [min(max((step * percent + 50) // 100, 1), 255) for step in table]
+def chroma_table(quality: float) -> list[int]:
+    """The same of both colour differences."""
+    return [int(step) for step in ijg_steps(CHROMA_TABLE, _whole(quality))]
+
+
+def _whole(quality: float) -> int:
+    return min(max(round(quality), 1), 100)
 
 
 def lower_quality(*, lower: SetStatistics, higher: SetStatistics) -> float:

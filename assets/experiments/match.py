@@ -152,9 +152,9 @@ def measure_of(trait: str) -> Measure:
         "contrast": of_luma(lambda grey: grey.std(dim=(1, 2), correction=0)),
         "saturation": lambda batch: (batch.amax(dim=1) - batch.amin(dim=1)).mean(dim=(1, 2)),
         "sharpness": of_luma(texture.sharpness),
-        "noise_sigma": texture._noise_sigma,
-        "vignette": of_luma(texture._vignette),
-        "dark_channel": texture._dark_channel,
+        "noise_sigma": texture.noise_sigma,
+        "vignette": of_luma(texture.vignette),
+        "dark_channel": texture.dark_channel,
         "lab_a_mean": lambda batch: colour.lab(batch)[:, 1].mean(dim=(1, 2)),
         "lab_b_mean": lambda batch: colour.lab(batch)[:, 2].mean(dim=(1, 2)),
     }

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from assets.traits.colour import LUMA_WEIGHTS
 
@@ -85,8 +85,13 @@ def measure_compression(image: NDArray[np.uint8]) -> dict[str, float]:
 
 def ijg_luma_steps(quality: int) -> NDArray[np.int64]:
     """Quantisation steps (8, 8) of luma at a quality (1..100) of IJG's libjpeg."""
+    return ijg_steps(_LUMA_STEPS, quality)
+
+
+def ijg_steps(table: ArrayLike, quality: int) -> NDArray[np.int64]:
+    """A table of quantisation steps at quality 50, as IJG's libjpeg scales it to a quality (1..100)."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality  # noqa: PLR2004
-    steps: NDArray[np.int64] = ((np.array(_LUMA_STEPS) * scale + 50) // 100).clip(1, _LARGEST_STEP)
+    steps: NDArray[np.int64] = ((np.array(table) * scale + 50) // 100).clip(1, _LARGEST_STEP)
     return steps
 
 

@@ -63,11 +63,11 @@ def texture_traits(batch: Tensor, grey: Tensor | None = None) -> dict[str, Tenso
     """
     batch = batch.float()
     grey = luma(batch) if grey is None else grey
-    values = {"sharpness": sharpness(grey), "noise_sigma": _noise_sigma(batch)}
+    values = {"sharpness": sharpness(grey), "noise_sigma": noise_sigma(batch)}
     values.update(_gradients(grey))
     values.update(_spectrum(grey))
-    values["vignette"] = _vignette(grey)
-    values["dark_channel"] = _dark_channel(batch)
+    values["vignette"] = vignette(grey)
+    values["dark_channel"] = dark_channel(batch)
     return values
 
 
@@ -80,7 +80,8 @@ def sharpness(grey: Tensor) -> Tensor:
     return (around - 4 * centre).var(dim=(1, 2), correction=0).clamp(min=_LEAST_VARIANCE).log10()
 
 
-def _noise_sigma(batch: Tensor) -> Tensor:
+def noise_sigma(batch: Tensor) -> Tensor:
+    """The trait `noise_sigma` alone of pictures (B, 3, h, w), (B,)."""
     if min(batch.shape[2:]) < 3:  # noqa: PLR2004
         return _missing(batch)
     # Every second row and column: a quarter of the responses gives the median to well below 1%.
@@ -184,7 +185,8 @@ def _unions(edges: NDArray[np.float64], coarse: NDArray[np.float64], sizes: NDAr
     return means
 
 
-def _vignette(grey: Tensor) -> Tensor:
+def vignette(grey: Tensor) -> Tensor:
+    """The trait `vignette` alone of luma (B, h, w), (B,)."""
     corner, centre = _corner_and_centre(grey.shape[1], grey.shape[2], str(grey.device))
     flat = grey.flatten(1)
     return ((flat @ corner + _GREY_LEVEL) / (flat @ centre + _GREY_LEVEL)).log()
@@ -206,7 +208,8 @@ def _corner_and_centre(height: int, width: int, device: str) -> tuple[Tensor, Te
     return (corner / corner.sum()).to(device), (centre / centre.sum()).to(device)
 
 
-def _dark_channel(batch: Tensor) -> Tensor:
+def dark_channel(batch: Tensor) -> Tensor:
+    """The trait `dark_channel` alone of pictures (B, 3, h, w), (B,)."""
     import torch
 
     padded = torch.nn.functional.pad(batch.amin(dim=1), [PATCH // 2] * 4, value=math.inf)

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, SUPPORT, Hypothesis
+from assets.inference.losses import list_column
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import paired_cluster_test, two_sample_cluster_test
 
@@ -101,12 +102,12 @@ class LabelEvidence:
 
 def label_sums(rows: pl.DataFrame) -> LabelSums:
     """Sums of labelled evaluation rows with their units."""
-    stacked = {name: _stacked(rows, name) for name in ("confusion", "pair_confidence", "pair_loss")}
+    stacked = {name: list_column(rows, name) for name in ("confusion", "pair_confidence", "pair_loss")}
     counts, confidence, loss = (_square(values) for values in stacked.values())
-    bins = _stacked(rows, "bin_count")
+    bins = list_column(rows, "bin_count")
     return LabelSums(
         units=rows["unit"].to_list(), counts=counts, confidence=confidence, loss=loss,
-        predicted=_stacked(rows, "predicted_pixels"), bins=bins, disputes=bins - _stacked(rows, "bin_correct"),
+        predicted=list_column(rows, "predicted_pixels"), bins=bins, disputes=bins - list_column(rows, "bin_correct"),
         doubt=1 - rows["confidence"].to_numpy().astype(np.float64),
     )  # fmt: skip
 
@@ -336,11 +337,6 @@ def _pixels(sums: LabelSums, label: int, prediction: int) -> Floats:
 def _ratio(part: Floats, whole: Floats) -> Floats:
     shares: Floats = np.divide(part, whole, out=np.full(len(whole), math.nan), where=whole > 0)
     return shares
-
-
-def _stacked(rows: pl.DataFrame, column: str) -> Floats:
-    width = rows[column].list.len()[0]
-    return np.asarray(rows[column].list.to_array(width).to_numpy(), dtype=np.float64)
 
 
 def _square(values: Floats) -> Floats:

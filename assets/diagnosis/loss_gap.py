@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from assets.inference.losses import list_column
 from assets.statistics.resampling import bootstrap_weights, percentile_interval, two_sample_cluster_test
 from assets.statistics.segmentation import expected_calibration_error, iou, kitagawa, mean_iou
 
@@ -130,7 +131,5 @@ def weighted_means(values: Floats, units: list[str], draws: int, rng: np.random.
 
 def total(rows: pl.DataFrame, column: str) -> Floats:
     """Element-wise sum of a list column of equal lengths."""
-    width = rows[column].list.len()[0]
-    stacked = rows[column].list.to_array(width).to_numpy()
-    summed: Floats = np.asarray(stacked, dtype=np.float64).sum(0)
+    summed: Floats = list_column(rows, column).sum(0)
     return summed

@@ -32,13 +32,13 @@ from assets.experiments.trial import (
     Trial,
     build_predictors,
     fit_experiment,
-    list_column,
     reweighted_rows,
     run_trials,
     wanted_rows,
 )
 from assets.experiments.verdict import GapDraws, Rules, gap_draws, latent_gap_after, measure, verdict_rows
 from assets.inference.forward import sample_paths
+from assets.inference.losses import list_column
 from assets.scoring.neighbours import ReferenceLatents
 from assets.statistics.neighbourhoods import auroc
 from assets.traits.table import histogram_of

@@ -28,9 +28,9 @@ from assets.experiments.operators import (
 )
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import ClassShare, mean_class_losses, recomposed_losses
-from assets.experiments.trial import FitSets, Predictor, list_column, predict
+from assets.experiments.trial import FitSets, Predictor, predict
 from assets.experiments.verdict import GapDraws, pair
-from assets.inference.losses import pixel_sums
+from assets.inference.losses import list_column, pixel_sums
 from assets.statistics.resampling import paired_cluster_test, percentile_interval
 from resources.model import SegmentationModel
 from resources.pictures import Picture

@@ -18,8 +18,9 @@ from assets.experiments.operators import LabelOperator, PictureOperator
 from assets.experiments.recipe import Stack, gain_of, picture_losses, rake, recipe_steps, stack_greedily
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import ClassShare
-from assets.experiments.trial import TRIAL_SCHEMA, FitSets, Predictor, Side, list_column
+from assets.experiments.trial import TRIAL_SCHEMA, FitSets, Predictor, Side
 from assets.experiments.verdict import GapDraws, pair
+from assets.inference.losses import list_column
 from assets.statistics.resampling import bootstrap_weights, percentile_interval
 from assets.statistics.shapley import coalitions, shapley_values
 from resources.fingerprint import fingerprint

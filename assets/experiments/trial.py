@@ -31,7 +31,7 @@ from assets.experiments.operators import (
 )
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import recomposed_losses
-from assets.inference.losses import at_label_pixels, pixel_sums
+from assets.inference.losses import at_label_pixels, list_column, pixel_sums
 from assets.traits.measure import PICTURE_TRAITS, measure_pictures
 from resources.datasets.base import IGNORE
 from resources.fingerprint import fingerprint
@@ -347,12 +347,6 @@ def reweighted_rows(fitted: Fitted, role: Role, evaluation: pl.DataFrame, prints
         for i, name in enumerate(evaluation["sample_id"])
     ]  # fmt: skip
     return pl.DataFrame(rows, schema=TRIAL_SCHEMA)
-
-
-def list_column(rows: pl.DataFrame, column: str) -> NDArray[np.float64]:
-    """A list column of equal lengths as an array (n, k)."""
-    width = rows[column].list.len()[0]
-    return np.asarray(rows[column].list.to_array(width).to_numpy(), dtype=np.float64)
 
 
 def predict(

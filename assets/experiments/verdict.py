@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.diagnosis.loss_gap import weighted_means
-from assets.experiments.trial import list_column
+from assets.inference.losses import list_column
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import (
     PairedTest,

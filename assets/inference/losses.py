@@ -100,6 +100,12 @@ class Evaluation:
         }
 
 
+def list_column(rows: pl.DataFrame, column: str) -> NDArray[np.float64]:
+    """A list column of the evaluation, of equal lengths, as an array (n, k)."""
+    width = rows[column].list.len()[0]
+    return np.asarray(rows[column].list.to_array(width).to_numpy(), dtype=np.float64)
+
+
 def at_label_pixels(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring one sample's logits (C, H, W) to the label's own pixels (C, h, w), bilinear."""
     from torch.nn import functional

@@ -9,12 +9,19 @@ import polars as pl
 from assets import door
 from assets.diagnosis.gather import read_sides
 from assets.experiments.campaign import Campaign, judge_all, run_experiments, together
-from assets.experiments.explanation import explained, not_explained, probed_ids, responses_as_values
+from assets.experiments.explanation import (
+    explained,
+    not_explained,
+    probed_ids,
+    responses_as_values,
+    traits_of_part,
+)
 from assets.experiments.registry import SHARED_CODE, Experiment
 from assets.experiments.responses import measure_responses, trait_names
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
 from assets.inference.forward import sample_paths
+from assets.ingestion.manifest import CONTENT
 from assets.scoring.neighbours import reference_latents
 from assets.scoring.sets import index_folder
 from assets.traits.table import catalogue
@@ -26,10 +33,11 @@ from resources.sample_store import SampleStore
 VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.recipe", "assets.experiments.shares",
                 "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
                 "assets.statistics.shapley")  # fmt: skip
-RESPONSE_CODE = ("assets.experiments.geometry", "assets.experiments.imitate", "assets.experiments.jpeg",
-                 "assets.experiments.noise", "assets.experiments.normalise", "assets.experiments.responses",
-                 "assets.traits.colour", "assets.traits.layout", "assets.traits.measure", "assets.traits.regional",
-                 "assets.traits.texture", "resources.pictures")  # fmt: skip
+RESPONSE_CODE = ("assets.experiments.explanation", "assets.experiments.geometry", "assets.experiments.imitate",
+                 "assets.experiments.jpeg", "assets.experiments.noise", "assets.experiments.normalise",
+                 "assets.experiments.responses", "assets.traits.colour", "assets.traits.compression",
+                 "assets.traits.layout", "assets.traits.measure", "assets.traits.regional", "assets.traits.texture",
+                 "resources.pictures")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
                     "assets.statistics.resampling")  # fmt: skip
 
@@ -38,11 +46,11 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
     """`source/responses`: measured once, used for every target."""
     wanted, traits = [experiment.id for experiment in experiments], catalogue(config).traits
     names = trait_names(traits)
+    code = fingerprint(code_version(*RESPONSE_CODE), wanted, names, config.model.input_size)
     spec = door.spec(
         ["source", "responses"],
         description="What each imitation, at each strength, does to the traits of a few pictures of the holdout.",
-        code_version=fingerprint(code_version(*RESPONSE_CODE), wanted, names, config.model.input_size),
-        kinds=["pytorch"], deps=[["source", "manifest"]],
+        code_version=code, kinds=["pytorch"], deps=[["source", "manifest"]],
     )  # fmt: skip
 
     @dg.multi_asset(name="source__responses", specs=[spec])
@@ -50,13 +58,17 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
         store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
     ) -> dg.MaterializeResult[Any]:
         manifest = store.table("source", "manifest").read()
-        paths = sample_paths(manifest)
-        batches = engine.batches("source", [paths[name] for name in probed_ids(manifest)])
-        pictures = [picture for batch in batches for picture in batch.pictures]
-        found = measure_responses(wanted, pictures, names, config.class_names, "source: responses") if pictures else []
-        path = store.write_json(responses_as_values(found, names), "responses", "source.json")
-        figures = {"pictures": len(pictures), "imitations": len(found)}
-        return door.result(["source", "responses"], version=fingerprint(path.read_text()), figures=figures)
+        probed = manifest.filter(pl.col("sample_id").is_in(probed_ids(manifest))).sort("sample_id")
+        decides = fingerprint(code, probed.select("sample_id", *CONTENT).rows())
+        kept = store.read_json("responses", "source.json") if store.path("responses", "source.json").exists() else {}
+        if kept.get("decides") != decides:  # other pictures of the source may have come or gone
+            batches = engine.batches("source", list(sample_paths(probed).values()))
+            pictures = [picture for batch in batches for picture in batch.pictures]
+            found = measure_responses(wanted, pictures, names, config.class_names, "source: responses")
+            kept = {**responses_as_values(found, names), "decides": decides}
+            store.write_json(kept, "responses", "source.json")
+        figures = {"pictures": probed.height, "imitations": len(kept["responses"])}
+        return door.result(["source", "responses"], version=decides, figures=figures)
 
     return [responses]
 
@@ -80,7 +92,10 @@ def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment])
 
     @dg.multi_asset(name=f"{key}__explanation", specs=[spec])
     def explanation(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
-        source, target = _traits_of(store, "source", "holdout"), _traits_of(store, key, "target")
+        source, target = (
+            traits_of_part(store.table(side, "traits").read(), store.table(side, "manifest").read(), part)
+            for side, part in (("source", "holdout"), (key, "target"))
+        )
         stored = store.read_json("responses", "source.json")
         content = explained(stored, catalogue(config).traits, source, target, ids, settings)
         path = store.write_json(content, "explanation", f"{key}.json")
@@ -91,11 +106,6 @@ def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment])
         return door.result([key, "explanation"], version=version, figures=figures, sample=shown)
 
     return explanation
-
-
-def _traits_of(store: SampleStore, key: str, part: str) -> pl.DataFrame:
-    members = store.table(key, "manifest").read().filter(pl.col("part") == part).select("sample_id", "unit")
-    return store.table(key, "traits").read().join(members, on="sample_id", how="inner").sort("sample_id")
 
 
 def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
@@ -117,9 +127,9 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
         asked = sorted(asset.path[-1] for asset in context.selected_asset_keys)
         diagnosis = store.read_json("diagnosis", f"{key}.json")
         explanation = store.read_json("explanation", f"{key}.json")
-        reasons = {
-            name: reason for name in asked if (reason := _reason_to_skip(diagnosis, explanation, name)) is not None
-        }
+        titles = {name: experiment.hypothesis.title for name, experiment in by_id.items()}
+        found = {name: _reason_to_skip(diagnosis, explanation, name, titles) for name in asked}
+        reasons = {name: reason for name, reason in found.items() if reason is not None}
         tables = {name: store.table(key, "experiments", name, id_column="row_id") for name in asked}
         due = [by_id[name] for name in asked if name not in reasons]
         done = {}
@@ -212,7 +222,9 @@ def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: s
     )  # fmt: skip
 
 
-def _reason_to_skip(diagnosis: dict[str, Any], explanation: dict[str, Any], name: str) -> str | None:
+def _reason_to_skip(
+    diagnosis: dict[str, Any], explanation: dict[str, Any], name: str, titles: dict[str, str]
+) -> str | None:
     """Why an experiment is not worth a forward: no labels, no gap, a trait that does not differ, a better cause."""
     if diagnosis["without_gap"]:
         return f"{diagnosis['without_gap']}, so no loss can be compared"
@@ -220,7 +232,7 @@ def _reason_to_skip(diagnosis: dict[str, Any], explanation: dict[str, Any], name
     if not gap["detected"]:
         return f"no loss gap: {gap['loss_gap']:+.3f} [{gap['ci_low']:+.3f}, {gap['ci_high']:+.3f}]"
     row = next(row for row in diagnosis["hypotheses"] if row["id"] == name)
-    return not_explained(explanation, name) if row["supported"] else str(row["reason"])
+    return not_explained(explanation, name, titles) if row["supported"] else str(row["reason"])
 
 
 def _skipped(table: Any, name: str, reason: str) -> tuple[dict[str, Any], dict[str, int]]:

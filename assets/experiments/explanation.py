@@ -68,7 +68,13 @@ def explained(
     }
 
 
-def not_explained(explanation: dict[str, Any], experiment: str) -> str | None:
+def traits_of_part(traits: pl.DataFrame, manifest: pl.DataFrame, part: str) -> pl.DataFrame:
+    """The traits of one part's samples with their `unit`, sorted by id."""
+    members = manifest.filter(pl.col("part") == part).select("sample_id", "unit")
+    return traits.join(members, on="sample_id", how="inner").sort("sample_id")
+
+
+def not_explained(explanation: dict[str, Any], experiment: str, titles: dict[str, str]) -> str | None:
     """Why an experiment is not worth a forward, given what explains the shift; None where it is, or may be.
 
     An experiment without a response, a shift that nothing explains, or a cause that alone would explain at least half
@@ -82,10 +88,10 @@ def not_explained(explanation: dict[str, Any], experiment: str) -> str | None:
         return None
     if any(experiment == step["experiment"] or experiment in step["rivals"] for step in steps):
         return None
-    causes = " and ".join(step["experiment"] for step in steps)
+    causes = " and ".join(titles[step["experiment"]] for step in steps)
     return (
         f"the traits' shift is explained by {causes} ({1 - explanation['remaining'] / whole:.0%} of it); this alone "
-        f"would explain {alone / whole:.0%}, and nothing beyond noise of what those leave"
+        f"would explain {alone / whole:.0%}, and adds too little to that"
     )
 
 

@@ -64,7 +64,9 @@ def trait_names(traits: dict[str, Trait]) -> list[str]:
 def measure_responses(
     wanted: Collection[str], pictures: Sequence[Picture], names: Sequence[str], class_names: Sequence[str], what: str
 ) -> list[Response]:
-    """Mean change of each trait at each setting of each probe, on labelled pictures of the source."""
+    """Mean change of each trait at each setting of each probe, on labelled pictures of the source; [] without any."""
+    if not pictures:
+        return []
     before = _measure([picture.reduced for picture in pictures], _masks(pictures), names, class_names)
     found = []
     asked = probes(wanted)

@@ -13,6 +13,7 @@ from resources.config import StatisticsConfig
 
 CLASSES = ("road", "sky")
 TRAITS = all_traits(CLASSES, [])
+TITLES = {"exposure": "exposure and gamma", "saturation": "saturation"}
 NAMES = ["brightness", "contrast", "saturation", "share_sky"]
 SETTINGS = StatisticsConfig(permutations=199, bootstrap=100, noise_floor_draws=10)
 
@@ -41,15 +42,15 @@ def ask(stored: dict, change: dict[str, float], *, from_label: bool = True, ids=
 def test_the_cause_is_named_and_the_rest_is_not_worth_a_forward(stored):
     found = ask(stored, {"brightness": -0.1, "contrast": -0.02})
     assert [step["experiment"] for step in found["steps"]] == ["exposure"]
-    assert not_explained(found, "exposure") is None
-    assert "explained by exposure" in not_explained(found, "saturation")
-    assert not_explained(found, "histogram") is None, "what has no response is for the loss to decide"
+    assert not_explained(found, "exposure", TITLES) is None
+    assert "explained by exposure and gamma (" in not_explained(found, "saturation", TITLES)
+    assert not_explained(found, "histogram", TITLES) is None, "what has no response is for the loss to decide"
 
 
 def test_an_unexplained_shift_skips_nothing(stored):
     found = ask(stored, {"contrast": 0.2})
     assert not found["steps"] and found["remaining"] > found["noise"]
-    assert not_explained(found, "saturation") is None
+    assert not_explained(found, "saturation", TITLES) is None
 
 
 def test_content_is_a_candidate_from_the_source_alone(stored):

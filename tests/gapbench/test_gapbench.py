@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gapbench.cases import cases
 from gapbench.damage import LEVELS, Curve
-from gapbench.plants import IGNORE, geometric, merge_classes, photometric, same_cause, unknown
+from gapbench.plants import IGNORE, geometric, photometric, same_cause, unknown
 from gapbench.score import Rate, table
 from statsmodels.stats.proportion import proportion_confint
 
@@ -41,13 +41,6 @@ class TestPlants:
         image, labels = plant.apply("a", *sample, plant.at(0.6))
         assert image.shape[:2] == labels.shape
         assert set(np.unique(labels)) <= {*range(6), IGNORE}
-
-
-def test_merged_classes_leave_pictures_alone(sample):
-    image, mask = sample
-    changed, labels = merge_classes(2, 3)(image, mask, 1.0, np.random.default_rng(0))
-    assert changed is image
-    assert not (labels == 2).any() and (labels == 3).sum() == (mask == 2).sum() + (mask == 3).sum()
 
 
 def test_level_is_where_the_loss_has_risen_by_the_damage():

@@ -15,7 +15,7 @@ from gapbench.cases import Case, cases, lay_out
 from gapbench.damage import curves
 from gapbench.method import Method
 from gapbench.score import table
-from gapbench.world import World, camvid
+from gapbench.world import CAMVID, World, camvid
 
 CONSOLE = Console(soft_wrap=True)
 
@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further case after this time")
     parser.add_argument("--store", type=Path, default=Path("gap-data/gapbench"))
     asked = parser.parse_args()
+    if not CAMVID.exists():
+        parser.exit(2, f"{CAMVID}: not there; the bench needs CamVid and weights trained on its day drives\n")
     world = camvid()
     folder = asked.store / world.name
     wanted = [case for case in cases() if case.half == asked.half and asked.only in case.name][:: asked.every]

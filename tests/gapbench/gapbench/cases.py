@@ -7,6 +7,7 @@ Does not: plants, the method, scoring.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -106,6 +107,4 @@ def _selected(items: list[Item], index: int) -> list[Item]:
 
 
 def _seed(*parts: object) -> int:
-    import zlib
-
     return zlib.crc32(repr((SEED, *parts)).encode())

@@ -22,7 +22,7 @@ from assets.diagnosis.label_policy import label_evidence, with_label_evidence
 from assets.diagnosis.loss_gap import loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
 from assets.experiments.campaign import Campaign, run_experiments
-from assets.experiments.explanation import explained, not_explained, responses_as_values
+from assets.experiments.explanation import explained, not_explained, responses_as_values, traits_of_part
 from assets.experiments.registry import load_experiments
 from assets.experiments.responses import PROBED, measure_responses, trait_names
 from assets.experiments.verdict import Rules, gap_draws, measure, verdict_rows
@@ -100,8 +100,8 @@ class Method:
         gap = loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
         source_traits = self.source[1]
         explanation = explained(
-            self.responses, catalogue(config).traits, _with_units(source_traits, held),
-            _with_units(traits, target_manifest), list(self.experiments), settings,
+            self.responses, catalogue(config).traits, traits_of_part(source_traits, held, "holdout"),
+            traits_of_part(traits, target_manifest, "target"), list(self.experiments), settings,
         )  # fmt: skip
         explaining = [step["experiment"] for step in explanation["steps"]]
         misfit = (explanation["misfit"], explanation["remaining"], explanation["noise"])
@@ -109,7 +109,8 @@ class Method:
             return Answer(gap.value, False, [], explaining, {}, misfit)
         ranked = self._ranked(sides, source_traits, traits)
         supported = [row["id"] for row in ranked.iter_rows(named=True) if row["supported"]]
-        due = [self.experiments[name] for name in supported if not_explained(explanation, name) is None]
+        titles = {name: experiment.hypothesis.title for name, experiment in self.experiments.items()}
+        due = [self.experiments[name] for name in supported if not_explained(explanation, name, titles) is None]
         engine = _Pictures(self.world, {item.sample_id: item for item in [*holdout, *target, *self.world.reference]})
         campaign = Campaign("target", sides, source_traits, traits, engine, self.world.model)  # type: ignore[arg-type]
         judged = self._judged(campaign, due, case)
@@ -178,10 +179,6 @@ def _manifest(items: Sequence[Item], part: str) -> pl.DataFrame:
 
 def _hash(array: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
-
-
-def _with_units(traits: pl.DataFrame, manifest: pl.DataFrame) -> pl.DataFrame:
-    return traits.join(manifest.select("sample_id", "unit"), on="sample_id", how="inner").sort("sample_id")
 
 
 def _place(explaining: list[str], experiment: str) -> int:

@@ -238,25 +238,6 @@ def _sky_crop(image: Picture, mask: Mask, p: float, _: np.random.Generator) -> t
     return _window(image, mask, slice(round(image.shape[0] * (1 - p)), None), _middle(image.shape[1], p), back=True)
 
 
-def merge_classes(absorbed: int, into: int) -> Change:
-    """A policy that calls one class by another's name, in a share of the samples."""
-
-    def both(image: Picture, mask: Mask, p: float, rng: np.random.Generator) -> tuple[Picture, Mask]:
-        return (image, np.where(mask == absorbed, into, mask).astype(np.uint8)) if rng.random() < p else (image, mask)
-
-    return both
-
-
-def _void_inside(image: Picture, mask: Mask, p: float, _: np.random.Generator) -> tuple[Picture, Mask]:
-    """A policy that leaves the inside of regions out, so that borders weigh more: p is the share of depth left out."""
-    border = np.zeros(mask.shape, bool)
-    border[1:] |= mask[1:] != mask[:-1]
-    border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    distance = ndimage.distance_transform_edt(~border)
-    reach = (1 - p) * 40 + 2
-    return image, np.where(distance <= reach, mask, IGNORE).astype(np.uint8)
-
-
 def _dirt(x: NDArray[np.float64], p: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Spots on the lens, at other places in each picture."""
     height, width = x.shape[:2]

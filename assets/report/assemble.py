@@ -108,8 +108,15 @@ def headline(
     if not causes:
         return f"The model loses on {target}: {size} ({interval}). No cause that was tried is confirmed."
     left = _left(unexplained.value)
-    named = f"{', '.join(causes[:-1])} and {causes[-1]}" if len(causes) > 1 else causes[0]
-    return f"The model loses on {target}: {size} ({interval}). Confirmed: {named}{left}."
+    return f"The model loses on {target}: {size} ({interval}). Confirmed: {_listed(causes)}{left}."
+
+
+def _listed(titles: list[str]) -> str:
+    """Titles in one phrase; those that hold commas themselves are told apart by semicolons."""
+    if len(titles) == 1:
+        return titles[0]
+    comma = any("," in title for title in titles)
+    return f"{('; ' if comma else ', ').join(titles[:-1])}{'; and' if comma else ' and'} {titles[-1]}"
 
 
 def _left(unexplained: float | None) -> str:

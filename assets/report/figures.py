@@ -123,6 +123,12 @@ def waterfall_height(steps: int) -> int:
     return 54 + 52 * steps
 
 
+def _shown_share(step: WaterfallStep) -> str:
+    """What a cause takes off the gap counts as positive; what is overshot or made worse as negative."""
+    share = -step.share if step.kind == "cause" else step.share
+    return f"{share:.0%}".replace("-", "−")
+
+
 def gap_waterfall(document: ReportDocument) -> Figure | None:
     """The waterfall as a figure of horizontal bars, or None where no cause is confirmed."""
     steps = waterfall_steps(document)
@@ -147,7 +153,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
             "color": [colours[step.kind] for step in steps],
             "pattern": {"shape": ["/" if s.kind == "unexplained" else "" for s in steps], "size": 7, "solidity": 0.35},
         },
-        "text": [f"{_signed(s.value)} · {abs(s.share):.0%}" for s in steps],
+        "text": [f"{_signed(s.value)} · {_shown_share(s)}" for s in steps],
         "textposition": "none",
         "hovertemplate": "%{text} of the gap<extra></extra>",
         "error_x": {
@@ -181,7 +187,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
             "x": _rounded(max(s.start, e, 0.0 if s.interval is None else s.start + s.interval[1])),
             "y": i,
             "xshift": 8,
-            "text": f"<b>{_signed(s.value)}</b>  {abs(s.share):.0%}",
+            "text": f"<b>{_signed(s.value)}</b>  {_shown_share(s)}",
             "showarrow": False,
             "xanchor": "left",
             "font": {"size": 12},

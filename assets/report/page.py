@@ -268,9 +268,14 @@ def _advice_on_causes(document: ReportDocument) -> list[Advice]:
             )
         )
     in_recipe = {step.hypothesis for step in recipe.steps}
-    for cause in document.root_causes:
-        experiment = figures.leading_experiment(document, cause)
-        if experiment is not None and cause not in in_recipe:
+    others = [figures.leading_experiment(document, cause) for cause in document.root_causes if cause not in in_recipe]
+    covered = [e for e in others if e is not None and recipe.steps and e.direction in ("normalise", "model")]
+    if covered:  # the recipe was offered these, too, and found nothing left for them
+        steps.append(
+            Advice("Nothing more for these", f"Confirmed alone, they add nothing to the recipe: {_titles(covered)}.")
+        )
+    for experiment in others:
+        if experiment is not None and experiment not in covered:
             what = WHAT_HELPS.get(experiment.family, "no step of the recipe removes it; train with it as augmentation")
             steps.append(Advice(experiment.title, f"Confirmed: {what}."))
     if not document.root_causes:
@@ -293,6 +298,10 @@ def _advice_on_causes(document: ReportDocument) -> list[Advice]:
             )
         )
     return steps
+
+
+def _titles(experiments: list[ExperimentRow]) -> str:
+    return "; ".join(experiment.title for experiment in experiments)
 
 
 def floor_count(document: ReportDocument) -> tuple[int, int]:

@@ -248,6 +248,7 @@ NOTHING = Estimate(value=None)
     (["blur", "colour"], 0.1, "Confirmed: blur and colour; 10% of the gap stays unexplained."),
     (["colour"], -0.07, "Confirmed: colour; this accounts for the whole gap."),
     (["blur", "colour", "shape"], None, "Confirmed: blur, colour and shape."),
+    (["blur", "colour, in Lab", "shape"], None, "Confirmed: blur; colour, in Lab; and shape."),
     ([], 1.0, "No cause that was tried is confirmed."),
 ])  # fmt: skip
 def test_a_gap_is_named_with_its_size_and_causes(causes, unexplained, ending):

@@ -111,6 +111,12 @@ def test_a_share_below_zero_rises_and_one_that_is_not_defined_has_no_bar() -> No
     assert steps[2].value == pytest.approx(0.44)
 
 
+def test_shares_are_shown_with_their_signs() -> None:
+    rows = [d.AttributionRow(family="haze", hypotheses=["haze"], share=1.07, ci95=(0.9, 1.2))]
+    over = figures.gap_waterfall(document(attribution=rows, unexplained=d.Estimate(value=-0.07)))
+    assert [text.split(" · ")[1] for text in over["data"][0]["text"]] == ["100%", "107%", "−7%"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -731,6 +731,11 @@ def test_the_waterfall_says_how_its_shares_are_made(page: str) -> None:
 def test_advice_follows_the_document() -> None:
     titles = [step.title for step in advice(build_document())]
     assert titles == ["Use the recipe", "Defocus blur", "Expect more causes"]
+    told = build_document()
+    twin = told.experiments[0].model_copy(update={"id": "twin", "hypothesis": "twin", "title": "Exposure, per image"})
+    both = build_document(experiments=[*told.experiments, twin], root_causes=[*told.root_causes, "twin"])
+    [more] = [step for step in advice(both) if step.title == "Nothing more for these"]
+    assert "add nothing to the recipe: Exposure, per image." in more.text
     failed = d.QualityResult(dataset="kitti", name="x", passed=False, severity="error", detail="")
     assert advice(build_document(quality=[failed]))[0].title == "Fix the data first"
 

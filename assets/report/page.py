@@ -25,7 +25,6 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from assets.inference.label_quality import SUSPECT_BELOW
 from assets.report import figures
 from assets.report.document import (
     ExperimentRow,
@@ -506,6 +505,8 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     Shares (`gap_closed`, `gap_induced`, `unexplained`) are read as parts of 1; differences of loss (`difference`,
     `control_delta`, `sham_delta`, `per_class`) as after − before, so that below 0 is better.
     """
+    from assets.inference.label_quality import SUSPECT_BELOW
+
     points = figures.drawn_points(evidence.latent)
     drawn: dict[str, figures.Figure] = {}
     waterfall = figures.gap_waterfall(document)

@@ -53,6 +53,14 @@ def test_side_information_that_differs_is_an_answer_of_its_own():
     assert all("metadata_camera" not in found[name] for name in BY_LOSS)
 
 
+def test_over_both_sides_a_trait_that_moves_with_the_gap_goes_with_the_loss():
+    case = tables()
+    case.target[:, 0] += 2
+    found = baseline_answers(replace(case, target_loss=case.target_loss + 1))
+    assert found["pooled_loss_correlation"][0] == "of_shift"
+    assert found["loss_correlation"][0] == "of_cost"
+
+
 def test_random_hangs_on_the_seed_and_colour_comes_first(answers):
     case = tables()
     assert answers["random"] == baseline_answers(case)["random"]

@@ -69,6 +69,7 @@ def baseline_answers(tables: CaseTables) -> dict[str, list[str]]:
         "mutual_information": mutual_information(tables),
         "worst_samples": worst_samples(tables),
         "loss_correlation": loss_correlation(tables),
+        "pooled_loss_correlation": pooled_loss_correlation(tables),
         "sliceline": sliceline(tables),
     }
     answers = {name: ranked(found, tables) for name, found in scores.items()}
@@ -137,6 +138,12 @@ def worst_samples(tables: CaseTables) -> Floats:
 def loss_correlation(tables: CaseTables) -> Floats:
     """|Spearman's ρ| of a trait with the loss inside the target, (T,)."""
     return np.array([_correlation(column, tables.target_loss) for column in tables.target.T])
+
+
+def pooled_loss_correlation(tables: CaseTables) -> Floats:
+    """|Spearman's ρ| of a trait with the loss over the samples of both sides, (T,)."""
+    loss = np.concatenate([tables.holdout_loss, tables.target_loss])
+    return np.array([_correlation(column, loss) for column in np.concatenate([tables.holdout, tables.target]).T])
 
 
 def sliceline(tables: CaseTables) -> Floats:

@@ -8,7 +8,7 @@ import polars as pl
 
 from assets import door
 from assets.diagnosis.gather import read_sides
-from assets.experiments.campaign import Campaign, judge_all, run_experiments, together
+from assets.experiments.campaign import Campaign, judge_all, run_experiments, together, unexplained
 from assets.experiments.explanation import (
     explained,
     not_explained,
@@ -16,8 +16,10 @@ from assets.experiments.explanation import (
     responses_as_values,
     traits_of_part,
 )
+from assets.experiments.pricing import Priced, attribution, causes_of, price, root_causes
 from assets.experiments.registry import SHARED_CODE, Experiment
 from assets.experiments.responses import measure_responses, trait_names
+from assets.experiments.shares import StackLosses
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
 from assets.inference.forward import sample_paths
@@ -28,9 +30,10 @@ from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
-from resources.sample_store import SampleStore
+from resources.sample_store import SampleStore, SampleTable
 
-VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.recipe", "assets.experiments.shares",
+VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.pricing",
+                "assets.experiments.recipe", "assets.experiments.shares",
                 "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
                 "assets.statistics.shapley")  # fmt: skip
 RESPONSE_CODE = ("assets.experiments.explanation", "assets.experiments.geometry", "assets.experiments.imitate",
@@ -38,6 +41,9 @@ RESPONSE_CODE = ("assets.experiments.explanation", "assets.experiments.geometry"
                  "assets.experiments.responses", "assets.traits.colour", "assets.traits.compression",
                  "assets.traits.layout", "assets.traits.measure", "assets.traits.regional", "assets.traits.texture",
                  "resources.pictures")  # fmt: skip
+PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "assets.experiments.pricing",
+              "assets.experiments.recipe", "assets.experiments.shares", "assets.experiments.verdict",
+              "assets.statistics.resampling", "assets.statistics.shapley")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
                     "assets.statistics.resampling")  # fmt: skip
 
@@ -74,10 +80,10 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
-    """`explanation`, `experiments/<hypothesis>` and `verdicts` of one target."""
+    """`explanation`, `causes`, `experiments/<hypothesis>` and `verdicts` of one target."""
     return [
-        _explanation(config, key, experiments), _experiments(config, key, experiments),
-        _verdicts(config, key, experiments),
+        _explanation(config, key, experiments), _causes(config, key, experiments),
+        _experiments(config, key, experiments), _verdicts(config, key, experiments),
     ]  # fmt: skip
 
 
@@ -106,6 +112,40 @@ def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment])
         return door.result([key, "explanation"], version=version, figures=figures, sample=shown)
 
     return explanation
+
+
+def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
+    by_id, rules = {experiment.id: experiment for experiment in experiments}, _rules(config)
+    code = fingerprint(code_version(*PRICE_CODE), vars(rules))
+    spec = door.spec(
+        [key, "causes"],
+        description="What explains the shift, laid on the source's holdout at the strength found: what each cause costs.",
+        code_version=code, kinds=["pytorch", "deltalake"],
+        deps=[[key, "explanation"], [key, "hypotheses"], ["source", "model"]]
+        + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "traits")],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__causes", specs=[spec], pool="gpu")
+    def causes(
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+    ) -> dg.MaterializeResult[Any]:
+        steps = store.read_json("explanation", f"{key}.json")["steps"]
+        table, priced = store.table(key, "causes", id_column="row_id"), Priced([])
+        if steps:
+            campaign = _campaign(config, store, engine, key)
+            losses = StackLosses(campaign, campaign.fit_sets(), table, code)
+            detected = store.read_json("diagnosis", f"{key}.json")["gap"]["detected"]
+            priced = price(causes_of(steps, by_id), losses, rules, detected=bool(detected))
+            losses.finish()
+        else:
+            _emptied(table)
+        path = store.write_json(priced.as_values(), "causes", f"{key}.json")
+        shown = pl.DataFrame([{"cause": found.experiment, "verdict": found.verdict, "reason": found.reason}
+                              for found in priced.prices])  # fmt: skip
+        figures = {"cost": priced.cost, "confirmed": sum(found.verdict == "confirmed" for found in priced.prices)}
+        return door.result([key, "causes"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+
+    return causes
 
 
 def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
@@ -148,8 +188,7 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
 
 def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
     by_id = {experiment.id: experiment for experiment in experiments}
-    settings = config.experiments
-    rules = Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
+    rules = _rules(config)
     code = fingerprint(code_version(*VERDICT_CODE), vars(rules))
     spec = door.spec(
         [key, "verdicts"],
@@ -157,7 +196,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
         code_version=code, kinds=["polars"],
         deps=[[key, "experiments", name] for name in by_id]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "embeddings")]
-        + [[key, "gap_scores"], [key, "hypotheses"], ["source", "model"]],
+        + [[key, "gap_scores"], [key, "hypotheses"], [key, "causes"], ["source", "model"]],
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__verdicts", specs=[spec], pool="gpu")
@@ -189,10 +228,11 @@ def _judge(
         for name, summary in summaries.items() if summary.get("skipped")
     ]  # fmt: skip
     tried = [name for name, summary in summaries.items() if not summary.get("skipped")]
+    priced = Priced.of_values(store.read_json("causes", f"{key}.json"))
     if not tried:
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
-                "attribution": [], "not_attributed": [],
-                "unexplained": {"value": None, "ci95": None}, "recipe_source": "", "root_causes": []}  # fmt: skip
+                "attribution": [], "not_attributed": [], "unexplained": {"value": None, "ci95": None},
+                "recipe_source": "", "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
@@ -207,10 +247,15 @@ def _judge(
     outcome = together(campaign, confirmed, gap, table, code, [row["experiment"] for row in judged if not row["ci95"]])
     if outcome.changed_model is not None:
         _save_changed(store, key, outcome.changed_model)
+    shared = attribution(priced, outcome.attribution, by_id)
     return {"experiments": judged + skipped, "recipe": outcome.recipe,
-            "attribution": outcome.attribution.rows(), "not_attributed": outcome.attribution.left_out,
-            "unexplained": outcome.unexplained,
-            "recipe_source": outcome.source, "root_causes": [experiment.id for experiment in confirmed]}  # fmt: skip
+            "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": unexplained(shared),
+            "recipe_source": outcome.source, "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
+
+
+def _rules(config: GapConfig) -> Rules:
+    settings = config.experiments
+    return Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
 
 
 def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
@@ -235,12 +280,17 @@ def _reason_to_skip(
     return not_explained(explanation, name, titles) if row["supported"] else str(row["reason"])
 
 
-def _skipped(table: Any, name: str, reason: str) -> tuple[dict[str, Any], dict[str, int]]:
+def _skipped(table: SampleTable, name: str, reason: str) -> tuple[dict[str, Any], dict[str, int]]:
+    return {"id": name, "skipped": reason}, {"removed": _emptied(table)}
+
+
+def _emptied(table: SampleTable) -> int:
+    """Remove all rows of a table, which exists afterwards. Returns how many there were."""
     gone = table.keys()["row_id"].to_list()
     table.remove(gone)
     if not table.exists:
         table.upsert(pl.DataFrame(schema=TRIAL_SCHEMA))
-    return {"id": name, "skipped": reason}, {"removed": len(gone)}
+    return len(gone)
 
 
 def _done(fitted: Any, counts: dict[str, int]) -> tuple[dict[str, Any], dict[str, int]]:

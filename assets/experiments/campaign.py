@@ -218,7 +218,6 @@ class Outcome:
     stack: Stack
     recipe: dict[str, Any]
     attribution: Attribution
-    unexplained: dict[str, Any]
     source: str
     changed_model: SegmentationModel | None
 
@@ -247,13 +246,13 @@ def together(
         {"steps": steps, "gap_closed": recipe.gap_closed if steps else None,
          "ci95": recipe.ci95 if steps else None, "loss_after": recipe.loss_after if steps else None},
         attribution,
-        _unexplained(attribution),
         recipe_source(stack, campaign.key) if steps else "",
         model,
     )  # fmt: skip
 
 
-def _unexplained(attribution: Attribution) -> dict[str, Any]:
+def unexplained(attribution: Attribution) -> dict[str, Any]:
+    """What is left of the gap, a share with its interval."""
     if attribution.ci95 is None:
         return {"value": 1.0, "ci95": None}
     return {"value": 1 - attribution.joint, "ci95": (1 - attribution.ci95[1], 1 - attribution.ci95[0])}

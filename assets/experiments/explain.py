@@ -23,6 +23,9 @@ FLOOR = 0.1
 """Differences below this share of a trait's deviation are nothing to explain: half of a 'small' effect."""
 RELATIVE = 0.15
 """An imitation is another implementation than the cause: it may miss by this share of a trait's difference."""
+CLOSE = 0.03
+"""Once the causes are chosen their strengths are found by a metric that lets large differences count for more: what may
+be missed would else draw them towards nothing."""
 LEVEL = 0.01
 """Chance at which a step of pure noise is taken for a cause. A test of 5% a target would name causes too often."""
 LEAST_SHARE = 0.1
@@ -31,6 +34,9 @@ MOST_CAUSES = 4
 SWEEPS = 3
 FINER = {1: 8, 2: 3}
 """Settings tried between two that were measured, by number of parameters; changes are linear in between."""
+ZOOMS = 3
+ZOOMED = 5
+"""The best setting is sought anew among that many about it, each time within a smaller reach."""
 FEWEST_UNITS = 3
 SMALLEST_GAIN = 0.1
 
@@ -47,19 +53,38 @@ class Response:
     changes: Floats
 
     @cached_property
-    def finer(self) -> tuple[Floats, Floats]:
-        """Settings (S, p) and changes (S, T) on a grid with values in between."""
-        changes, axes, times = self.changes, [], FINER[len(self.axes)]
-        for place, axis in enumerate(self.axes):
-            at = np.linspace(0, len(axis) - 1, times * (len(axis) - 1) + 1)
-            left = np.minimum(at.astype(np.intp), len(axis) - 2)
-            part = at - left
-            moved = np.moveaxis(changes, place, 0)
-            shape = (-1,) + (1,) * (moved.ndim - 1)
-            mixed = moved[left] * (1 - part).reshape(shape) + moved[left + 1] * part.reshape(shape)
-            changes = np.moveaxis(mixed, 0, place)
-            axes.append(axis[left] * (1 - part) + axis[left + 1] * part)
-        return np.array(list(product(*axes))), changes.reshape(-1, changes.shape[-1])
+    def grid(self) -> tuple[Floats, Floats]:
+        """Places (S, p), in steps of the axes, with values in between, and their changes (S, T)."""
+        times = FINER[len(self.axes)]
+        lines = [np.linspace(0, len(axis) - 1, times * (len(axis) - 1) + 1) for axis in self.axes]
+        places = np.array(list(product(*lines)))
+        return places, self.at(places)
+
+    def at(self, places: Floats) -> Floats:
+        """Changes (S, T) at places (S, p) in steps of the axes: linear in between."""
+        left = [
+            np.clip(column.astype(np.intp), 0, len(axis) - 2) for column, axis in zip(places.T, self.axes, strict=True)
+        ]
+        part = [column - low for column, low in zip(places.T, left, strict=True)]
+        found = np.zeros((len(places), self.changes.shape[-1]))
+        for corner in product((0, 1), repeat=len(self.axes)):
+            weight = np.prod([share if upper else 1 - share for share, upper in zip(part, corner, strict=True)], axis=0)
+            found += weight[:, None] * self.changes[tuple(low + upper for low, upper in zip(left, corner, strict=True))]
+        return found
+
+    def setting(self, place: Floats) -> tuple[float, ...]:
+        """The parameters at a place (p,)."""
+        return tuple(
+            float(np.interp(step, np.arange(len(axis)), axis)) for step, axis in zip(place, self.axes, strict=True)
+        )
+
+    def around(self, place: Floats, reach: float) -> Floats:
+        """Places (S, p) about one, up to `reach` steps away on each axis and within the axes."""
+        lines = [
+            np.clip(step + np.linspace(-reach, reach, ZOOMED), 0, len(axis) - 1)
+            for step, axis in zip(place, self.axes, strict=True)
+        ]
+        return np.array(list(product(*lines)))
 
 
 @dataclass(frozen=True)
@@ -77,14 +102,14 @@ class Shift:
     null: Floats
     known: NDArray[np.bool_]
 
-    def whitening(self, difference: Floats) -> Floats:
+    def whitening(self, difference: Floats, relative: float = RELATIVE) -> Floats:
         """(K, K) matrix M with ‖M·(d − c)‖² the misfit, over known traits.
 
         Its inverse covariance is that of sampling whole units, plus what an imitation may miss. Scenes move many traits
         at once, and differ by chance: in those directions a difference weighs little.
         """
         known = self.known
-        missed = (FLOOR * self.spread[known]) ** 2 + (RELATIVE * difference[known]) ** 2
+        missed = (FLOOR * self.spread[known]) ** 2 + (relative * difference[known]) ** 2
         covariance = np.diag(missed) + self.scatter[known] @ self.scatter[known].T
         lower = np.linalg.cholesky(covariance)
         found: Floats = np.linalg.solve(lower, np.eye(len(lower)))
@@ -154,7 +179,8 @@ def shift_between(
 def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
     """Add causes one by one while each takes off more misfit than noise offers (p ≤ `LEVEL`).
 
-    Changes of several causes add up (first order); after each addition all settings are found anew. With permuted set
+    Changes of several causes add up (first order); after each addition all settings are found anew, and at the end once
+    more by a closer metric. With permuted set
     labels, each candidate's gain has its own noise (another mix of scenes is easily mistaken for content, never for
     compression); a step's p-value is corrected over all candidates by the same permutations (max-T).
     """
@@ -182,7 +208,9 @@ def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
         rivals = tuple(name for i, name in enumerate(names) if i != best and gains[i] >= gains[best] - slack)
         misfit, chosen = tried[best]
         steps.append(Step(names[best], (), misfit, float(gains[best]), float(p_values[best]), rivals))
-    settings = {part.response.experiment: part.setting for part in chosen}
+    if chosen:
+        chosen = _settled(shift, chosen, shift.whitening(shift.difference, CLOSE))[1]
+    settings = {part.response.experiment: part.response.setting(part.place) for part in chosen}
     found = tuple(replace(step, setting=settings[step.experiment]) for step in steps)
     chance = float(np.quantile([_nothing(shift, difference) for difference in shift.null], 0.95))
     names = [response.experiment for response in responses]
@@ -228,21 +256,13 @@ def tilt(share: Floats, wanted: float) -> Floats | None:
     return weights(float(brentq(miss, -limit, limit)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
-    """A candidate at one of its finer settings."""
+    """A candidate at one of its settings: its place on the axes and its change."""
 
     response: Response
-    place: int
-
-    @property
-    def change(self) -> Floats:
-        change: Floats = self.response.finer[1][self.place]
-        return change
-
-    @property
-    def setting(self) -> tuple[float, ...]:
-        return tuple(float(value) for value in self.response.finer[0][self.place])
+    place: Floats
+    change: Floats
 
 
 def _additions(
@@ -252,7 +272,7 @@ def _additions(
     taken = {part.response.experiment for part in chosen}
     for response in responses:
         if response.experiment not in taken:
-            yield _settled(shift, [*chosen, _Part(response, 0)], whitening)
+            yield _settled(shift, [*chosen, _Part(response, np.zeros(0), np.zeros(0))], whitening)
 
 
 def _settled(shift: Shift, parts: list[_Part], whitening: Floats) -> tuple[float, list[_Part]]:
@@ -262,17 +282,28 @@ def _settled(shift: Shift, parts: list[_Part], whitening: Floats) -> tuple[float
     for _ in range(SWEEPS if len(parts) > 1 else 1):
         for i in reversed(range(len(parts))):
             rest = sum((part.change for j, part in enumerate(parts) if j != i), np.zeros_like(shift.spread))
-            costs = shift.misfit(rest + parts[i].response.finer[1], shift.difference, whitening)
-            parts[i] = replace(parts[i], place=int(np.argmin(costs)))
-            cost = float(costs.min())
+            cost, parts[i] = _best_setting(shift, parts[i].response, rest, whitening)
     return cost, parts
+
+
+def _best_setting(shift: Shift, response: Response, rest: Floats, whitening: Floats) -> tuple[float, _Part]:
+    """The setting that leaves least beside the rest: the best of the grid, then ever closer about it."""
+    places, changes = response.grid
+    reach = 1 / FINER[len(response.axes)]
+    for zoom in range(ZOOMS + 1):
+        costs = shift.misfit(rest + changes, shift.difference, whitening)
+        best = int(np.argmin(costs))
+        found = _Part(response, places[best], changes[best])
+        places = response.around(found.place, reach * 2.0**-zoom)
+        changes = response.at(places)
+    return float(costs[best]), found
 
 
 def _gains(shift: Shift, difference: Floats, responses: Sequence[Response]) -> Floats:
     """What each candidate alone takes off the misfit of a difference, (candidates,)."""
     whitening = shift.whitening(difference)
     nothing = float(shift.misfit(np.zeros_like(difference), difference, whitening))
-    least = [float(shift.misfit(response.finer[1], difference, whitening).min()) for response in responses]
+    least = [float(shift.misfit(response.grid[1], difference, whitening).min()) for response in responses]
     return np.maximum(nothing - np.array(least), 0.0)
 
 

@@ -6,8 +6,9 @@ interval and its word. Does not: choosing causes (`explain.py`), what a normalis
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+import math
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from assets.experiments.operators import LabelOperator, NotApplicable, Parameter
 from assets.experiments.recipe import Stack, Step
 from assets.experiments.registry import Experiment
 from assets.experiments.responses import Probe, Setting, probes
-from assets.experiments.shares import CAMERA, StackLosses
-from assets.experiments.verdict import FEWEST_UNITS, Rules, Word
+from assets.experiments.shares import CAMERA, Attribution, Share, StackLosses
+from assets.experiments.verdict import FEWEST_UNITS, Interval, Rules, Word
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import bootstrap_weights, paired_cluster_test, percentile_interval
 from assets.statistics.shapley import coalitions, shapley_values
@@ -95,7 +96,7 @@ class ProbedWindow:
 
 @dataclass(frozen=True)
 class Price:
-    """What a cause costs: its Shapley share of the gap (`share`), in loss (`cost`), and the word on it.
+    """What a cause costs: `cost`, its Shapley value in loss, as `share` of the gap where there is one, and the word.
 
     `p_value` is of a cluster-robust test over the holdout's units that it costs nothing, `q_value` the same after
     Holm's correction over the causes.
@@ -104,8 +105,9 @@ class Price:
     experiment: str
     setting: Setting
     cost: float
-    share: float
-    ci95: tuple[float, float]
+    cost_ci95: Interval
+    share: float | None
+    ci95: Interval | None
     p_value: float
     q_value: float
     verdict: Word
@@ -114,96 +116,176 @@ class Price:
 
 @dataclass(frozen=True)
 class Priced:
-    """All explained causes with what they cost together: `joint` and its interval, None where there are none."""
+    """All explained causes; what the confirmed ones cost together, in loss and as a share of the gap.
 
-    prices: list[Price]
-    joint: float
-    ci95: tuple[float, float] | None
+    `families`: shares of the gap of the confirmed causes by family; none where there is no gap.
+    """
+
+    prices: list[Price] = field(default_factory=list)
+    cost: float = 0.0
+    cost_ci95: Interval | None = None
+    share: float | None = None
+    ci95: Interval | None = None
+    families: list[Share] = field(default_factory=list)
 
     def as_values(self) -> dict[str, Any]:
         """Plain values to store."""
-        return {"causes": [vars(price) for price in self.prices], "joint": self.joint, "ci95": self.ci95}
+        return asdict(self)
+
+    @classmethod
+    def of_values(cls, stored: Mapping[str, Any]) -> Priced:
+        """What `as_values` stored."""
+        parts = {"prices": [Price(**row) for row in stored["prices"]],
+                 "families": [Share(**row) for row in stored["families"]]}  # fmt: skip
+        return cls(**{**stored, **parts})
 
 
-def causes_of(explanation: dict[str, Any], experiments: dict[str, Experiment]) -> list[Cause]:
-    """The steps of a stored explanation."""
-    return [Cause(experiments[step["experiment"]], tuple(step["setting"])) for step in explanation["steps"]]
+@dataclass(frozen=True)
+class _Scale:
+    """What costs are held against: the gap, its draws and the holdout's, and the smallest cost worth acting on."""
+
+    gap: float
+    gaps: Floats
+    holdout_weights: Floats
+    smallest: float
+    detected: bool
+
+    def share(self, values: Floats) -> tuple[float | None, Interval | None]:
+        if not self.detected:
+            return None, None
+        return float(values.mean() / self.gap), percentile_interval(self.holdout_weights @ values / self.gaps)
+
+    def cost(self, values: Floats) -> tuple[float, Interval]:
+        return float(values.mean()), percentile_interval(self.holdout_weights @ values)
 
 
-def price(causes: Sequence[Cause], holdout_shares: pl.DataFrame, losses: StackLosses, rules: Rules) -> Priced:
-    """Shapley shares of the gap of explained causes, by laying every coalition of them on the holdout.
+def causes_of(steps: Sequence[dict[str, Any]], experiments: Mapping[str, Experiment]) -> list[Cause]:
+    """The steps of a stored explanation as causes."""
+    return [Cause(experiments[step["experiment"]], tuple(step["setting"])) for step in steps]
 
-    No loss went into the explanation, so that the whole holdout counts and not its report half alone; the gap is that
-    of all labelled samples.
+
+def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detected: bool) -> Priced:
+    """Shapley costs of explained causes, by laying every coalition of them on the holdout.
+
+    No loss went into the explanation, so that the whole holdout counts and not its report half alone. Scenes differ by
+    chance from one set to the other, and the gap with them; a cause laid on the same pictures is free of that, so that
+    its cost may be certain where the gap is not.
 
     Args:
         causes: at most a handful: 2^k coalitions are tried, each with a forward of the holdout.
-        holdout_shares: `sample_id` and the traits of the holdout that content causes speak of (`share_<class>`).
         losses: where the losses under a coalition come from.
         rules: how many draws, and when a cause is confirmed or refuted.
+        detected: whether there is a gap, of which shares can be told.
     """
+    holdout = losses.campaign.sides.holdout.sort("sample_id")
+    before = holdout["loss"].to_numpy().astype(np.float64)
     if not causes:
-        return Priced([], 0.0, None)
-    sides = losses.campaign.sides
-    holdout = sides.holdout.sort("sample_id")
-    units, before = holdout["unit"].to_list(), holdout["loss"].to_numpy().astype(np.float64)
-    values = {c: _values(c, causes, holdout, holdout_shares, losses) for c in coalitions([cause.id for cause in causes])}
-    worth = shapley_values([cause.id for cause in causes], values)
+        return Priced([])
+    units, names = holdout["unit"].to_list(), [cause.id for cause in causes]
+    scale = _scale(before, units, losses.campaign.sides.target, rules, detected)
+    worth = shapley_values(names, {c: _values(c, causes, holdout, losses) for c in coalitions(names)})
+    tests = [paired_cluster_test(worth[name], units) for name in names]
+    corrected = holm(np.array([test.p_value for test in tests])).tolist()
+    prices = [
+        _priced(cause, worth[cause.id], test.p_value, q, scale, rules, len(set(units)))
+        for cause, test, q in zip(causes, tests, corrected, strict=True)
+    ]
+    confirmed = [cause for cause, found in zip(causes, prices, strict=True) if found.verdict == "confirmed"]
+    if not confirmed:
+        return Priced(prices)
+    together = np.sum([worth[cause.id] for cause in confirmed], axis=0)
+    families = list(_families(confirmed, worth, scale)) if detected else []
+    return Priced(prices, *scale.cost(together), *scale.share(together), families)
+
+
+def _families(confirmed: Sequence[Cause], worth: Mapping[str, Floats], scale: _Scale) -> Iterator[Share]:
+    for name in dict.fromkeys(cause.experiment.hypothesis.family for cause in confirmed):
+        members = [cause.id for cause in confirmed if cause.experiment.hypothesis.family == name]
+        share, interval = scale.share(np.sum([worth[member] for member in members], axis=0))
+        if share is not None and interval is not None:
+            yield Share(name, members, share, interval, induced=True)
+
+
+def _scale(before: Floats, units: list[str], target: pl.DataFrame, rules: Rules, detected: bool) -> _Scale:
     rng = np.random.default_rng(rules.seed)
     own = bootstrap_weights(units, rules.draws, rng)
     own = own / own.sum(1, keepdims=True)
-    other = bootstrap_weights(sides.target["unit"].to_list(), rules.draws, rng)
-    target = sides.target["loss"].to_numpy().astype(np.float64)
-    gaps = other @ target / other.sum(1) - own @ before
-    gap = float(target.mean() - before.mean())
-    tests = {name: paired_cluster_test(value, units) for name, value in worth.items()}
-    corrected = holm(np.array([tests[cause.id].p_value for cause in causes]))
-    found = []
-    for cause, q in zip(causes, corrected, strict=True):
-        value, test = worth[cause.id], tests[cause.id]
-        interval = percentile_interval((own @ value) / gaps)
-        word, reason = _word(test.mean / gap, interval, float(q), len(set(units)), rules)
-        found.append(Price(cause.id, cause.setting, test.mean, test.mean / gap, interval, test.p_value, float(q),
-                           word, reason))  # fmt: skip
-    together = np.sum(list(worth.values()), axis=0)
-    return Priced(found, float(together.mean() / gap), percentile_interval((own @ together) / gaps))
+    if not detected:
+        return _Scale(math.nan, np.zeros(0), own, rules.smallest_effect * float(before.mean()), detected)
+    other = bootstrap_weights(target["unit"].to_list(), rules.draws, rng)
+    after = target["loss"].to_numpy().astype(np.float64)
+    gap = float(after.mean() - before.mean())
+    gaps = other @ after / other.sum(1) - own @ before
+    return _Scale(gap, gaps, own, rules.smallest_effect * gap, detected)
+
+
+def _priced(
+    cause: Cause, values: Floats, p_value: float, q_value: float, scale: _Scale, rules: Rules, units: int
+) -> Price:  # fmt: skip
+    cost, interval = scale.cost(values)
+    share, share_interval = scale.share(values)
+    shown = f"done to the source it adds {cost:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}] to the loss"
+    if share is not None and share_interval is not None:
+        shown += f", {share:.0%} of the gap [{share_interval[0]:.0%}, {share_interval[1]:.0%}]"
+    word, objection = _word(cost, interval, q_value, units, scale.smallest, rules)
+    reason = f"{shown}{objection}" if objection else f"{shown}, p = {q_value:.3f} after correction"
+    return Price(cause.id, cause.setting, cost, interval, share, share_interval, p_value, q_value, word, reason)
 
 
 def root_causes(
-    priced: Priced, judged: Sequence[dict[str, Any]], experiments: Mapping[str, Experiment]
+    priced: Priced, judged: Sequence[dict[str, Any]], experiments: Mapping[str, Experiment], gap: float
 ) -> list[str]:
-    """Ids of the causes of the gap, the largest share first.
+    """Ids of the causes of the gap, the costliest first.
 
     What explains the shift of all traits and was confirmed by its price is a cause. What closes the gap besides is a
     remedy: maps of colour undo many a camera's fault, and re-estimated statistics most of them. A rule on labels shows
     in no picture, so that its experiment decides; so do experiments where nothing explains the shift.
     """
-    found = {price.experiment: price.share for price in priced.prices if price.verdict == "confirmed"}
+    found = {price.experiment: price.cost for price in priced.prices if price.verdict == "confirmed"}
     for row in judged:
-        if row["verdict"] == "confirmed" and row["experiment"] not in found:
-            rule = isinstance(experiments[row["experiment"]].operator, LabelOperator)
-            if rule or not priced.prices:
-                found[row["experiment"]] = row["gap_closed"] if row["ci95"] is not None else row["gap_induced"]
+        name = row["experiment"]
+        if row["verdict"] == "confirmed" and name not in found and (_is_rule(experiments[name]) or not priced.prices):
+            found[name] = gap * (row["gap_closed"] if row["ci95"] is not None else row["gap_induced"])
     return sorted(found, key=lambda name: -found[name])
 
 
-def _word(share: float, interval: tuple[float, float], q: float, units: int, rules: Rules) -> tuple[Word, str]:
-    low, high = interval
-    shown = f"done to the source it costs {share:.0%} of the gap [{low:.0%}, {high:.0%}]"
+def attribution(priced: Priced, closed: Attribution, experiments: Mapping[str, Experiment]) -> Attribution:
+    """What the gap is made of: the causes by their prices, and rules on labels by what they close.
+
+    Where no cause was confirmed by its price, what experiments close is all there is to share out. Intervals of prices
+    and of rules come from other samples, so that their bounds are added.
+    """
+    if not priced.families or priced.share is None or priced.ci95 is None:
+        return closed
+    rules = [share for share in closed.shares if all(_is_rule(experiments[name]) for name in share.hypotheses)]
+    counted = [*priced.families, *rules]
+    left_out = [share.family for share in closed.shares if share.family not in {one.family for one in counted}]
+    interval = (priced.ci95[0] + sum(rule.ci95[0] for rule in rules), priced.ci95[1] + sum(r.ci95[1] for r in rules))
+    joint = priced.share + sum(rule.share for rule in rules)
+    return Attribution(counted, joint, interval, [*left_out, *closed.left_out])
+
+
+def _is_rule(experiment: Experiment) -> bool:
+    return isinstance(experiment.operator, LabelOperator)
+
+
+def _word(
+    cost: float, interval: Interval, q_value: float, units: int, smallest: float, rules: Rules
+) -> tuple[Word, str]:
     if units < FEWEST_UNITS:
-        return "inconclusive", f"{shown}, but {units} independent groups are too few to judge by"
-    if high < rules.smallest_effect:
-        return "refuted", f"{shown}, below the smallest effect worth acting on ({rules.smallest_effect:.0%})"
-    if low <= 0:
-        return "inconclusive", f"{shown}, but the interval reaches 0"
-    if not q <= rules.alpha:
-        return "inconclusive", f"{shown}, but p = {q:.3f} after correction"
-    return "confirmed", f"{shown}, p = {q:.3f} after correction"
+        return "inconclusive", f", but {units} independent groups are too few to judge by"
+    if interval[1] < smallest:
+        return "refuted", f", below the smallest effect worth acting on ({smallest:.3f})"
+    if interval[0] <= 0:
+        return "inconclusive", ", but the interval reaches 0"
+    if cost < smallest:
+        return "inconclusive", f", less than the smallest effect worth acting on ({smallest:.3f})"
+    if not q_value <= rules.alpha:
+        return "inconclusive", f", but p = {q_value:.3f} after correction"
+    return "confirmed", ""
 
 
-def _values(
-    coalition: Coalition, causes: Sequence[Cause], holdout: pl.DataFrame, shares: pl.DataFrame, losses: StackLosses
-) -> Floats:
+def _values(coalition: Coalition, causes: Sequence[Cause], holdout: pl.DataFrame, losses: StackLosses) -> Floats:
     """What a coalition adds to each holdout sample's loss, weighted where content is among it; its mean is the cost."""
     members = [cause for cause in causes if cause.id in coalition]
     stack = laid_on([cause for cause in members if not cause.is_content])
@@ -216,14 +298,14 @@ def _values(
     weights = np.ones(len(before))
     for cause in members:
         if cause.is_content:
-            weights = weights * _weights(cause, holdout, shares)
+            weights = weights * _weights(cause, holdout, losses.campaign.source_traits)
     found: Floats = weights / weights.mean() * (loss - middle) - (before - middle)
     return found
 
 
-def _weights(cause: Cause, holdout: pl.DataFrame, shares: pl.DataFrame) -> Floats:
+def _weights(cause: Cause, holdout: pl.DataFrame, traits: pl.DataFrame) -> Floats:
     name = f"share_{cause.id.removeprefix('content_')}"
-    column = holdout.select("sample_id").join(shares.select("sample_id", name), on="sample_id", how="left")
+    column = holdout.select("sample_id").join(traits.select("sample_id", name), on="sample_id", how="left")
     share = column.sort("sample_id")[name].to_numpy().astype(np.float64)
     share = np.where(np.isnan(share), np.nanmean(share), share)
     found = tilt(share, cause.setting[0])

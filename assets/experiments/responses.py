@@ -171,10 +171,10 @@ def _graded(experiment: str, operator: Graded, values: tuple[float, ...]) -> Pro
 
 def _catalogue() -> list[Probe]:
     exposure, balance, offsets = normalise.Exposure(), normalise.WhiteBalance(), normalise.ChannelStatistics()
-    shifts = (-0.3, -0.1, 0.0, 0.1, 0.3)
-    gains = (0.3, 0.6, 0.8, 1.0, 1.3, 2.0)
+    shifts = (-0.3, -0.12, -0.04, 0.0, 0.04, 0.12, 0.3)
+    gains = (0.3, 0.6, 0.8, 0.93, 1.0, 1.08, 1.3, 2.0)
     return [
-        Probe("exposure", ((0.4, 0.7, 1.0, 1.4, 2.0, 3.2), (0.25, 0.5, 1.0, 1.4, 2.0)),
+        Probe("exposure", ((0.25, 0.45, 0.7, 0.88, 1.0, 1.15, 1.4, 2.0, 3.2), (0.12, 0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0)),
               lambda batch, setting: exposure.apply(batch, {"gamma": setting[0], "gain": setting[1]})),
         Probe("white_balance", (gains, gains),
               lambda batch, setting: balance.apply(batch, {"gain": [setting[0], 1.0, setting[1]]})),

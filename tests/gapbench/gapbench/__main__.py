@@ -51,7 +51,7 @@ def run(world: World, wanted: list[Case], folder: Path, minutes: float, part: st
     suffix = part.replace("/", "of")
     method = Method(world, folder / f"work-{suffix}")
     plants = dict.fromkeys(plant for case in wanted for plant in (*case.plants, case.distractor) if plant)
-    damage = curves(world, list(plants), folder / f"damage-{suffix}.json")
+    damage = curves(world, list(plants), folder / "damage.json")
     kept = folder / f"answers-{half}-{suffix}.jsonl"
     known = {row["case"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
     begun = time.monotonic()
@@ -85,8 +85,8 @@ def _said(answer: dict[str, Any] | None) -> str:
         return "the plant can't do as much damage"
     gap = f"gap {answer['gap']:+.3f}{'' if answer['detected'] else ' (not detected)'}"
     before, after, noise = answer["misfit"]
-    shares = {name: f"{share:.0%} {answer['words'].get(name)}" for name, (share, _, _) in answer["shares"].items()}
-    return f"{gap}; misfit {before:.0f} -> {after:.0f} ({noise:.0f}); named {answer['named']}; {shares}"
+    costs = {name: f"{cost:.0%} {answer['words'][name]}" for name, cost in answer["costs"].items()}
+    return f"{gap}; misfit {before:.0f} -> {after:.0f} ({noise:.0f}); {costs}; causes {answer['causes']}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,11 +92,17 @@ def measure_curve(world: World, plant: Plant) -> Curve:
 
 
 def curves(world: World, plants: Sequence[Plant], cache: Path) -> dict[str, Curve]:
-    """All plants' curves, each measured once and kept in `cache`."""
-    known = json.loads(cache.read_text()) if cache.exists() else {}
+    """All plants' curves, each measured once and kept in `cache`, which several processes may share."""
     for plant in plants:
-        if plant.name not in known:
-            known[plant.name] = sorted(measure_curve(world, plant).losses.items())
+        if plant.name not in _kept(cache):
+            losses = sorted(measure_curve(world, plant).losses.items())
             cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.write_text(json.dumps(known, indent=1))
-    return {plant.name: Curve(dict(map(tuple, known[plant.name]))) for plant in plants}
+            written = cache.with_suffix(f".{os.getpid()}")
+            written.write_text(json.dumps(_kept(cache) | {plant.name: losses}, indent=1))
+            written.replace(cache)
+    known = _kept(cache)
+    return {plant.name: Curve(dict(known[plant.name])) for plant in plants}
+
+
+def _kept(cache: Path) -> dict[str, list[tuple[float, float]]]:
+    return json.loads(cache.read_text()) if cache.exists() else {}

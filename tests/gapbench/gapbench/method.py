@@ -6,7 +6,6 @@ reading the answer. Does not: what the truth is; nothing here sees a case's name
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,7 +38,6 @@ from resources.pictures import Batch, SamplePaths
 from resources.sample_store import SampleStore
 
 CODE = "gapbench"
-NOTHING = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Answer:
     """What the product says of a case.
 
     `named`: what explains the traits' shift, in the order found. `causes`: root causes, largest share first. `shares`:
-    share of the gap of every explained cause, with its interval. `unexplained`: the rest, with its interval. `misfit`:
+    share of the gap of every explained cause, with its interval; `costs`: in units of the holdout's loss. `unexplained`: the rest, with its interval. `misfit`:
     that of the shift before and after the explanation, and what chance makes of it. `words`: verdicts by cause.
     """
 
@@ -56,6 +54,7 @@ class Answer:
     named: list[str]
     causes: list[str]
     shares: dict[str, tuple[float, float, float]]
+    costs: dict[str, float]
     unexplained: tuple[float, float, float]
     misfit: tuple[float, float, float]
     words: dict[str, str] = field(default_factory=dict)
@@ -130,22 +129,24 @@ class Method:
         )  # fmt: skip
         named = [step["experiment"] for step in explanation["steps"]]
         misfit = (explanation["misfit"], explanation["remaining"], explanation["noise"])
-        if not gap.detected:
-            return Answer(gap.value, False, named, [], {}, NOTHING, misfit)
         engine = _Pictures(self.world, {item.sample_id: item for item in [*holdout, *target, *self.world.reference]})
         campaign = Campaign("target", sides, tables.source_traits, tables.target_traits, engine, self.world.model)  # type: ignore[arg-type]
         store = SampleStore(str(self.folder / case))
         losses = StackLosses(campaign, campaign.fit_sets(), store.table("target", "causes", id_column="row_id"), CODE)
-        priced = price(causes_of(explanation, self.experiments), traits_of_holdout, losses, self.rules)
-        judged = self._judged(campaign, self._due(tables, explanation), case)
-        causes = root_causes(priced, judged, self.experiments)
-        shares = {found.experiment: (found.share, *found.ci95) for found in priced.prices}
+        priced = price(causes_of(explanation["steps"], self.experiments), losses, self.rules,
+                       detected=gap.detected)  # fmt: skip
+        judged = self._judged(campaign, self._due(tables, explanation), case) if gap.detected else []
         words = {found.experiment: found.verdict for found in priced.prices}
         words |= {row["experiment"]: row["verdict"] for row in judged if row["experiment"] not in words}
+        shares = {found.experiment: (found.share, *found.ci95) for found in priced.prices if found.share is not None}
+        causes = root_causes(priced, judged, self.experiments, gap.value)
         shares |= {row["experiment"]: (_closed(row), *(row["ci95"] or row["induced_ci95"])) for row in judged
                    if row["experiment"] in causes and row["experiment"] not in shares}  # fmt: skip
+        source_loss = float(np.nanmean(sides.holdout["loss"].to_numpy()))
+        costs = {found.experiment: found.cost / source_loss for found in priced.prices}
         low, high = priced.ci95 or (0.0, 0.0)
-        return Answer(gap.value, True, named, causes, shares, (1 - priced.joint, 1 - high, 1 - low), misfit, words)
+        unexplained = (1 - (priced.share or 0.0), 1 - high, 1 - low)
+        return Answer(gap.value, gap.detected, named, causes, shares, costs, unexplained, misfit, words)
 
     @cached_property
     def rules(self) -> Rules:

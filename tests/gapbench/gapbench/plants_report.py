@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from gapbench.plants import IGNORE, Change, Mask, Picture, Plant, label_plants, middle, on_picture, window
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+
+from gapbench.plants import IGNORE, Change, Mask, Picture, Plant, label_plants, middle, on_picture, window
 
 Floats = NDArray[np.float64]
 

@@ -10,10 +10,11 @@ import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from gapbench.plants import IGNORE, Change, Mask, Picture, Plant, label_plants, middle, on_picture, window
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy import ndimage
+
+from gapbench.plants import IGNORE, Change, Mask, Picture, Plant, label_plants, middle, on_picture, window
 
 
 def _by_pillow(change: Callable[[Image.Image, float], Image.Image]) -> Change:

@@ -27,8 +27,11 @@ from assets.statistics.distances import (
 )
 from assets.statistics.neighbourhoods import auroc, knn_two_sample, kth_distances, prdc, weighted_auroc
 from assets.statistics.resampling import (
+    Indices,
     Names,
     bootstrap_weights,
+    by_units,
+    equal_draws,
     percentile_interval,
     permute_units,
     pooled_units,
@@ -36,7 +39,6 @@ from assets.statistics.resampling import (
 from assets.statistics.two_sample import c2st, mmd_test, weighted_mmd
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 STATISTICS = (
     "knn_auroc", "frechet", "kid", "mmd", "energy", "sliced_wasserstein", "precision", "recall", "density", "coverage",
@@ -90,15 +92,6 @@ class _Settings:
     directions: Floats
     basis: Floats
     """(d, c) principal components for the Fréchet distance; c = 0 where there are too few samples for it."""
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Samples of equal number: two of the holdout that share no unit, and one of the target."""
-
-    holdout: Indices
-    other_holdout: Indices
-    target: Indices
 
 
 def exceeds_floor(name: str, measurement: Measurement) -> bool:
@@ -173,8 +166,8 @@ def latent_gap(
     )
     if any(len(side.units) < SMALLEST_SET or len(set(side.units)) < 2 for side in sides):  # noqa: PLR2004
         return unknown
-    own, other = (side.take(_by_units(side.units, rng)[:LARGEST_SET]) for side in sides)
-    draws = _draws(own.units, other.units, floor_draws, rng)
+    own, other = (side.take(by_units(side.units, rng)[:LARGEST_SET]) for side in sides)
+    draws = equal_draws(own.units, other.units, floor_draws, rng, LARGEST_DRAW)
     size = len(draws[0].target)
     if size < SMALLEST_DRAW:
         return unknown
@@ -212,27 +205,6 @@ def _latents(reference: Floats, vectors: ArrayLike, units: Names, scores: ArrayL
     if not len(rows) == len(names) == len(distances):
         raise ValueError(f"{len(rows)} vectors, {len(names)} units and {len(distances)} scores")
     return _Latents(rows, names, distances)
-
-
-def _by_units(units: NDArray[np.str_], rng: np.random.Generator) -> Indices:
-    """All samples, unit after unit in random order."""
-    distinct, index = np.unique(units, return_inverse=True)
-    return np.argsort(rng.permutation(len(distinct))[index], kind="stable")
-
-
-def _draws(holdout: NDArray[np.str_], target: NDArray[np.str_], count: int, rng: np.random.Generator) -> list[_Draw]:
-    """Draws whose sets all have the same number of samples: what the least even split of the holdout allows."""
-    splits = [_split_by_units(holdout, rng) for _ in range(count)]
-    size = min(*(len(part) for split in splits for part in split), len(target) // 2, LARGEST_DRAW)
-    return [_Draw(left[:size], right[:size], _by_units(target, rng)[:size]) for left, right in splits]
-
-
-def _split_by_units(units: NDArray[np.str_], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Two sets of samples without a common unit, as even as the random order of the units allows."""
-    order = _by_units(units, rng)
-    cuts = 1 + np.flatnonzero(units[order][1:] != units[order][:-1])
-    cut = cuts[np.argmin(np.abs(2 * cuts - len(units)))]
-    return order[:cut], order[cut:]
 
 
 def _settings(

@@ -7,13 +7,21 @@ Does not: the effect sizes themselves (effect_sizes), correction over traits (mu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from assets.statistics.effect_sizes import cliffs_delta, hedges_g, standardised_wasserstein, wasserstein_1
-from assets.statistics.resampling import Names, permute_units, pooled_units
+from assets.statistics.effect_sizes import (
+    SMALLEST_SHARE,
+    cliffs_delta,
+    hedges_g,
+    psi,
+    standardised_wasserstein,
+    wasserstein_1,
+)
+from assets.statistics.resampling import Names, even_units, permute_units, pooled_units
 
 Floats = NDArray[np.float64]
 
@@ -23,6 +31,7 @@ UNITS_FOR_SIGN_FLIPS = 7
 """Below this many units there are too few sign patterns (2^U) for a p-value of 0.05 with room to spare."""
 BLOCK_VALUES = 4_000_000
 """Values of the largest temporary array."""
+DECILES = np.linspace(0, 1, 11)[1:-1]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,10 @@ class ShiftTable:
     ks: Floats
     wasserstein: Floats
     standardised_wasserstein: Floats
+    psi: Floats
     p_value: Floats
+    """Of the Kolmogorov–Smirnov statistic."""
+    psi_p_value: Floats
 
 
 def shift_test(
@@ -75,7 +87,9 @@ def shift_table(
 ) -> ShiftTable:
     """Effect sizes and permutation p-values of many traits that share one set of unit permutations.
 
-    The p-value is that of `shift_test`. NaN are left out trait by trait.
+    `p_value` is that of `shift_test`. `psi_p_value` permutes the same labels over units thinned to even sizes
+    (`even_units`), and takes the deciles of each permuted source anew; PSI's usual null, PSI/(1/n + 1/m) ~ χ²(9)
+    (Yurdakul & Naranjo 2020), holds for independent samples alone. NaN are left out trait by trait.
 
     Args:
         source: (n, T) traits.
@@ -94,6 +108,8 @@ def shift_table(
     labels = _set_labels(source_units, target_units, permutations, rng)
     pooled = np.concatenate([a, b])
     tested = np.array([_ks_and_p(column, labels) for column in pooled.T]).reshape(-1, 2)
+    even = even_units(source_units, target_units)
+    even_labels = labels[:, even]
     pairs = list(zip(b.T, a.T, strict=True))
     return ShiftTable(
         hedges_g=np.array([hedges_g(y, x) for y, x in pairs]),
@@ -101,7 +117,9 @@ def shift_table(
         ks=tested[:, 0],
         wasserstein=np.array([wasserstein_1(y, x) for y, x in pairs]),
         standardised_wasserstein=np.array([standardised_wasserstein(y, x) for y, x in pairs]),
+        psi=np.array([psi(x, y) for y, x in pairs]),
         p_value=tested[:, 1],
+        psi_p_value=np.array([_psi_p(column, even_labels) for column in pooled[even].T]),
     )
 
 
@@ -161,26 +179,80 @@ def _ks_and_p(pooled: Floats, labels: Floats) -> tuple[float, float]:
     """KS statistic of the labels in row 0 and its p-value among the other rows."""
     if pooled.shape != labels.shape[1:]:
         raise ValueError(f"{len(pooled)} values but {labels.shape[1]} units")
+    statistics = _of_counts(_ks_of_counts, pooled, labels)
+    return float(statistics[0]), _p_value(statistics)
+
+
+def _psi_p(pooled: Floats, labels: Floats) -> float:
+    return _p_value(_of_counts(_psi_of_counts, pooled, labels))
+
+
+def _of_counts(statistic: Callable[[Floats, Floats], Floats], pooled: Floats, labels: Floats) -> Floats:
+    """A statistic of running counts for every row of labels; NaN where row 0 leaves a side without values."""
     order = np.argsort(pooled, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(pooled))]  # NaN sort last
     if not 0 < labels[0, order].sum() < len(order):
-        return math.nan, math.nan
-    ends = np.append(np.diff(pooled[order]) > 0, True)  # CDFs are compared behind ties only
+        return np.full(len(labels), math.nan)
     block = max(1, BLOCK_VALUES // len(order))
-    statistics = np.concatenate(
-        [_ks_of_sorted(labels[start : start + block][:, order], ends) for start in range(0, len(labels), block)]
-    )
-    above = np.count_nonzero(statistics[1:] >= statistics[0] - TIE)
-    return float(statistics[0]), (1 + above) / len(labels)
+    starts = range(0, len(labels), block)
+    counts = (np.cumsum(labels[start : start + block][:, order], axis=1) for start in starts)
+    return np.concatenate([statistic(target, pooled[order]) for target in counts])
 
 
-def _ks_of_sorted(labels: Floats, ends: NDArray[np.bool_]) -> Floats:
-    """KS statistic per row of labels in the order of the pooled values; a row with one set only counts as 1."""
-    target = np.cumsum(labels, axis=1)
-    source = np.arange(1, labels.shape[1] + 1) - target
+def _p_value(statistics: Floats) -> float:
+    """(1 + #{permuted ≥ observed}) / (permutations + 1); the observed one comes first, NaN gives NaN."""
+    if math.isnan(statistics[0]):
+        return math.nan
+    return (1 + int(np.count_nonzero(statistics[1:] >= statistics[0] - TIE))) / len(statistics)
+
+
+def _ks_of_counts(target: Floats, values: Floats) -> Floats:
+    """KS statistic per row of counts of target samples up to each sorted value; a row with one set only counts as 1."""
+    source = np.arange(1, len(values) + 1) - target
+    ends = np.append(np.diff(values) > 0, True)  # CDFs are compared behind ties only
     gap = target / np.maximum(target[:, -1:], 1) - source / np.maximum(source[:, -1:], 1)
     result: Floats = np.abs(gap[:, ends]).max(axis=1)
     return result
+
+
+def _psi_of_counts(target: Floats, values: Floats) -> Floats:
+    """PSI per row of counts of target samples up to each sorted value; ∞ for a row with one set only.
+
+    As `psi`, without merging equal deciles: the bin between them holds nothing on either side and adds 0.
+    """
+    source = np.arange(1, len(values) + 1) - target
+    both = np.minimum(source[:, -1], target[:, -1]) > 0
+    source, target = source[both], target[both]
+    last = np.searchsorted(values, _deciles(source, values), side="right")  # samples up to each decile
+    shares = [_bin_shares(counts, last) for counts in (source, target)]
+    result = np.full(len(both), math.inf)
+    result[both] = ((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(axis=1)
+    return result
+
+
+def _deciles(source: Floats, values: Floats) -> Floats:
+    """Deciles of the source per row of its counts, interpolated as `numpy.quantile` does. (B, N), (N,) → (B, 9)."""
+    count = source.shape[1]
+    row = np.arange(len(source))[:, None]
+    ranked = (source + row * (count + 1)).ravel()  # one sorted sequence in which the rows stay apart
+    place = (source[:, -1:] - 1) * DECILES
+    below = np.floor(place)
+    low, high = (
+        values[np.searchsorted(ranked, rank + 1 + row * (count + 1)) - row * count]
+        for rank in (below, np.minimum(below + 1, source[:, -1:] - 1))
+    )
+    share, step = place - below, high - low
+    deciles: Floats = np.where(share < 0.5, low + step * share, high - step * (1 - share))  # noqa: PLR2004
+    return deciles
+
+
+def _bin_shares(counts: Floats, last: NDArray[np.intp]) -> Floats:
+    """Shares of a set between the deciles, clipped as PSI clips them. (B, N), (B, 9) → (B, 10)."""
+    padded = np.concatenate([np.zeros((len(counts), 1)), counts], axis=1)
+    edges = np.concatenate([np.zeros((len(last), 1), np.intp), last, np.full((len(last), 1), counts.shape[1])], axis=1)
+    held = np.diff(np.take_along_axis(padded, edges, axis=1), axis=1)
+    shares: Floats = np.maximum(held / counts[:, -1:], SMALLEST_SHARE)
+    return shares
 
 
 def _standard_ranks(values: Floats) -> Floats:

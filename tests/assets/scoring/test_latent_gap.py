@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from assets.scoring import latent_gap as module
 from assets.scoring.latent_gap import FALLS_WITH_GAP, STATISTICS, Measurement, exceeds_floor, l2_normalised, latent_gap
 from assets.statistics.distances import kernel_distance, mmd_rbf
 from assets.statistics.neighbourhoods import kth_distances
@@ -92,13 +91,6 @@ def test_the_seed_decides_everything(shifted: dict[str, Measurement]):
 def test_lengths_of_the_vectors_do_not_matter(shifted: dict[str, Measurement]):
     doubled = measure(2 * latents(14, 8, 3, shift=2.0), names(14, 8))
     assert [one.value for one in doubled.values()] == pytest.approx([one.value for one in shifted.values()])
-
-
-def test_draws_share_no_unit_and_have_one_size():
-    units = np.asarray(names(5, 7) + ["large"] * 20)
-    for draw in module._draws(units, np.asarray(names(9, 6)), 30, np.random.default_rng(0)):
-        assert not set(units[draw.holdout]) & set(units[draw.other_holdout])
-        assert len(draw.holdout) == len(draw.other_holdout) == len(draw.target)
 
 
 def test_frechet_needs_twenty_samples_a_draw():

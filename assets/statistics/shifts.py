@@ -29,8 +29,8 @@ TIE = 1e-12
 """Statistics closer than this are equal: their order would be rounding."""
 UNITS_FOR_SIGN_FLIPS = 7
 """Below this many units there are too few sign patterns (2^U) for a p-value of 0.05 with room to spare."""
-BLOCK_VALUES = 4_000_000
-"""Values of the largest temporary array."""
+BLOCK_VALUES = 100_000
+"""Values of the largest temporary array: it stays in a processor's cache, which halves the time."""
 DECILES = np.linspace(0, 1, 11)[1:-1]
 
 
@@ -220,39 +220,37 @@ def _psi_of_counts(target: Floats, values: Floats) -> Floats:
 
     As `psi`, without merging equal deciles: the bin between them holds nothing on either side and adds 0.
     """
-    source = np.arange(1, len(values) + 1) - target
-    both = np.minimum(source[:, -1], target[:, -1]) > 0
-    source, target = source[both], target[both]
-    last = np.searchsorted(values, _deciles(source, values), side="right")  # samples up to each decile
-    shares = [_bin_shares(counts, last) for counts in (source, target)]
-    result = np.full(len(both), math.inf)
-    result[both] = ((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(axis=1)
-    return result
+    held = target[:, -1]
+    both = (held > 0) & (held < len(values))
+    if not both.all():
+        result = np.full(len(both), math.inf)
+        result[both] = _psi_of_counts(target[both], values)
+        return result
+    last = np.searchsorted(values, _source_deciles(target, values), side="right")  # samples up to each decile
+    up_to = np.where(last > 0, np.take_along_axis(target, np.maximum(last - 1, 0), axis=1), 0.0)
+    p, q = (
+        np.maximum(np.diff(counts, axis=1, prepend=0, append=total[:, None]) / total[:, None], SMALLEST_SHARE)
+        for counts, total in ((last - up_to, len(values) - held), (up_to, held))
+    )
+    indices: Floats = ((q - p) * np.log(q / p)).sum(axis=1)
+    return indices
 
 
-def _deciles(source: Floats, values: Floats) -> Floats:
-    """Deciles of the source per row of its counts, interpolated as `numpy.quantile` does. (B, N), (N,) → (B, 9)."""
-    count = source.shape[1]
-    row = np.arange(len(source))[:, None]
-    ranked = (source + row * (count + 1)).ravel()  # one sorted sequence in which the rows stay apart
-    place = (source[:, -1:] - 1) * DECILES
+def _source_deciles(target: Floats, values: Floats) -> Floats:
+    """The source's deciles per row of the target's counts, as `numpy.quantile` interpolates. (B, N), (N,) → (B, 9)."""
+    rows, count = target.shape
+    row = np.arange(rows)[:, None]
+    ranked = (np.arange(1, count + 1) + row * (count + 1) - target).ravel()  # source counts, sorted; rows stay apart
+    most = count - target[:, -1:] - 1
+    place = most * DECILES
     below = np.floor(place)
     low, high = (
         values[np.searchsorted(ranked, rank + 1 + row * (count + 1)) - row * count]
-        for rank in (below, np.minimum(below + 1, source[:, -1:] - 1))
+        for rank in (below, np.minimum(below + 1, most))
     )
     share, step = place - below, high - low
     deciles: Floats = np.where(share < 0.5, low + step * share, high - step * (1 - share))  # noqa: PLR2004
     return deciles
-
-
-def _bin_shares(counts: Floats, last: NDArray[np.intp]) -> Floats:
-    """Shares of a set between the deciles, clipped as PSI clips them. (B, N), (B, 9) → (B, 10)."""
-    padded = np.concatenate([np.zeros((len(counts), 1)), counts], axis=1)
-    edges = np.concatenate([np.zeros((len(last), 1), np.intp), last, np.full((len(last), 1), counts.shape[1])], axis=1)
-    held = np.diff(np.take_along_axis(padded, edges, axis=1), axis=1)
-    shares: Floats = np.maximum(held / counts[:, -1:], SMALLEST_SHARE)
-    return shares
 
 
 def _standard_ranks(values: Floats) -> Floats:

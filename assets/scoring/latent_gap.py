@@ -32,6 +32,7 @@ from assets.statistics.resampling import (
     bootstrap_weights,
     by_units,
     equal_draws,
+    even_units,
     percentile_interval,
     permute_units,
     pooled_units,
@@ -127,9 +128,10 @@ def latent_gap(
     `knn_auroc`, `kid` and `mmd` do not depend on size: their values use all samples, their intervals are bootstraps
     of units (centred on the value for the two kernels, because a resampled unit repeats), their floors stay at m₀.
 
-    p-values permute set labels over units, on all samples: of the AUROC (one-sided: the target is farther), of the
-    kernels (`energy` through its distance kernel), of the classifier's AUC (for `proxy_a_distance` too) and of the
-    neighbours. Fréchet, sliced Wasserstein and precision … coverage have none: read them against their floor.
+    p-values permute set labels over units, thinned to even sizes (`even_units`): of the AUROC (one-sided: the target is
+    farther), of the kernels (`energy` through its distance kernel), of the classifier's AUC (for `proxy_a_distance`,
+    too) and of the neighbours. Fréchet, sliced Wasserstein and precision … coverage have none: read them against their
+    floor.
 
     `frechet` is taken on m₀/10 principal components fitted on the reference, and is NaN below m₀ = 20. `kid` scales
     unit vectors by √d, so that x·y/d is their cosine.
@@ -181,8 +183,8 @@ def latent_gap(
         "mmd": _mmd_and_interval(own, other, rbf_kernel(settings.sigma), bootstrap, rng),
     }.items():
         measured[name] = replace(measured[name], value=value, ci95=interval)
-    p_values = {"knn_auroc": _auroc_p_value(*sides, permutations, rng)}
-    p_values |= _vector_p_values(own, other, settings, permutations, rng)
+    p_values = {"knn_auroc": _auroc_p_value(*_evened(*sides), permutations, rng)}
+    p_values |= _vector_p_values(*_evened(own, other), settings, permutations, rng)
     return {name: replace(found, p_value=p_values.get(name)) for name, found in measured.items()}
 
 
@@ -280,6 +282,12 @@ def _auroc_and_interval(
     return auroc(other.scores, own.scores), percentile_interval(draws)
 
 
+def _evened(own: _Latents, other: _Latents) -> tuple[_Latents, _Latents]:
+    """Both sides with their units thinned to even sizes, as permutations of units need."""
+    kept = even_units(own.units, other.units)
+    return own.take(np.flatnonzero(kept[: len(own.units)])), other.take(np.flatnonzero(kept[len(own.units) :]))
+
+
 def _auroc_p_value(own: _Latents, other: _Latents, permutations: int, rng: np.random.Generator) -> float:
     scores = np.concatenate([own.scores, other.scores])
     labels = np.repeat([False, True], [len(own.scores), len(other.scores)])
@@ -311,11 +319,12 @@ def _vector_p_values(
 ) -> dict[str, float]:
     sets = own.vectors, own.units, other.vectors, other.units
     classifier = c2st(*sets, permutations, rng).p_value
+    k = min(settings.k, len(own.units) + len(other.units) - 1)
     return {
         "kid": mmd_test(*sets, permutations, rng, _kid_kernel).p_value,
         "mmd": mmd_test(*sets, permutations, rng, rbf_kernel(settings.sigma)).p_value,
         "energy": mmd_test(*sets, permutations, rng, distance_kernel).p_value,
         "c2st_auc": classifier,
         "proxy_a_distance": classifier,
-        "knn_two_sample": knn_two_sample(*sets, settings.k, permutations, rng).p_value,
+        "knn_two_sample": knn_two_sample(*sets, k, permutations, rng).p_value,
     }

@@ -7,7 +7,6 @@ Does not: the effect sizes themselves (effect_sizes), correction over traits (mu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from assets.statistics.effect_sizes import (
     SMALLEST_SHARE,
     cliffs_delta,
     hedges_g,
+    ks,
     psi,
     standardised_wasserstein,
     wasserstein_1,
@@ -59,7 +59,8 @@ def shift_test(
 ) -> float:
     """p-value of the Kolmogorov–Smirnov statistic of one trait, set labels permuted over units.
 
-    p = (1 + #{permuted ≥ observed}) / (permutations + 1). NaN are left out; an empty side gives NaN.
+    p = (1 + #{permuted ≥ observed}) / (permutations + 1), of units thinned to even sizes (`even_units`): a set of few
+    samples has a larger statistic. NaN are left out; an empty side gives NaN.
 
     Args:
         source: (n,) trait.
@@ -72,9 +73,8 @@ def shift_test(
     Raises:
         ValueError: values and units of different length.
     """
-    labels = _set_labels(source_units, target_units, permutations, rng)
-    pooled = np.concatenate([np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)])
-    return _ks_and_p(pooled, labels)[1]
+    a, b = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    return float(shift_table(a[:, None], b[:, None], source_units, target_units, permutations, rng).p_value[0])
 
 
 def shift_table(
@@ -87,9 +87,9 @@ def shift_table(
 ) -> ShiftTable:
     """Effect sizes and permutation p-values of many traits that share one set of unit permutations.
 
-    `p_value` is that of `shift_test`. `psi_p_value` permutes the same labels over units thinned to even sizes
-    (`even_units`), and takes the deciles of each permuted source anew; PSI's usual null, PSI/(1/n + 1/m) ~ χ²(9)
-    (Yurdakul & Naranjo 2020), holds for independent samples alone. NaN are left out trait by trait.
+    `p_value` is that of `shift_test`. `psi_p_value` counts the same permutations and takes the deciles of each permuted
+    source anew; PSI's usual null, PSI/(1/n + 1/m) ~ χ²(9) (Yurdakul & Naranjo 2020), holds for independent samples
+    alone. NaN are left out trait by trait.
 
     Args:
         source: (n, T) traits.
@@ -107,19 +107,21 @@ def shift_table(
         raise ValueError(f"traits must be (n, T) and (m, T), got {a.shape} and {b.shape}")
     labels = _set_labels(source_units, target_units, permutations, rng)
     pooled = np.concatenate([a, b])
-    tested = np.array([_ks_and_p(column, labels) for column in pooled.T]).reshape(-1, 2)
+    if len(pooled) != labels.shape[1]:
+        raise ValueError(f"{len(pooled)} values but {labels.shape[1]} units")
     even = even_units(source_units, target_units)
-    even_labels = labels[:, even]
+    labels, pooled = labels[:, even], pooled[even]
+    p_values = np.array([_p_values(column, labels) for column in pooled.T]).reshape(-1, 2)
     pairs = list(zip(b.T, a.T, strict=True))
     return ShiftTable(
         hedges_g=np.array([hedges_g(y, x) for y, x in pairs]),
         cliffs_delta=np.array([cliffs_delta(y, x) for y, x in pairs]),
-        ks=tested[:, 0],
+        ks=np.array([ks(y, x) for y, x in pairs]),
         wasserstein=np.array([wasserstein_1(y, x) for y, x in pairs]),
         standardised_wasserstein=np.array([standardised_wasserstein(y, x) for y, x in pairs]),
         psi=np.array([psi(x, y) for y, x in pairs]),
-        p_value=tested[:, 1],
-        psi_p_value=np.array([_psi_p(column, even_labels) for column in pooled[even].T]),
+        p_value=p_values[:, 0],
+        psi_p_value=p_values[:, 1],
     )
 
 
@@ -175,35 +177,18 @@ def _set_labels(source_units: Names, target_units: Names, permutations: int, rng
     return np.concatenate([observed[None], permuted]).astype(np.float64)
 
 
-def _ks_and_p(pooled: Floats, labels: Floats) -> tuple[float, float]:
-    """KS statistic of the labels in row 0 and its p-value among the other rows."""
-    if pooled.shape != labels.shape[1:]:
-        raise ValueError(f"{len(pooled)} values but {labels.shape[1]} units")
-    statistics = _of_counts(_ks_of_counts, pooled, labels)
-    return float(statistics[0]), _p_value(statistics)
-
-
-def _psi_p(pooled: Floats, labels: Floats) -> float:
-    return _p_value(_of_counts(_psi_of_counts, pooled, labels))
-
-
-def _of_counts(statistic: Callable[[Floats, Floats], Floats], pooled: Floats, labels: Floats) -> Floats:
-    """A statistic of running counts for every row of labels; NaN where row 0 leaves a side without values."""
+def _p_values(pooled: Floats, labels: Floats) -> tuple[float, float]:
+    """p-values of KS and PSI of the labels in row 0 among those of the other rows."""
     order = np.argsort(pooled, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(pooled))]  # NaN sort last
     if not 0 < labels[0, order].sum() < len(order):
-        return np.full(len(labels), math.nan)
-    block = max(1, BLOCK_VALUES // len(order))
+        return math.nan, math.nan
+    values, block = pooled[order], max(1, BLOCK_VALUES // len(order))
     starts = range(0, len(labels), block)
     counts = (np.cumsum(labels[start : start + block][:, order], axis=1) for start in starts)
-    return np.concatenate([statistic(target, pooled[order]) for target in counts])
-
-
-def _p_value(statistics: Floats) -> float:
-    """(1 + #{permuted ≥ observed}) / (permutations + 1); the observed one comes first, NaN gives NaN."""
-    if math.isnan(statistics[0]):
-        return math.nan
-    return (1 + int(np.count_nonzero(statistics[1:] >= statistics[0] - TIE))) / len(statistics)
+    found = np.concatenate([[_ks_of_counts(target, values), _psi_of_counts(target, values)] for target in counts], 1)
+    above = np.count_nonzero(found[:, 1:] >= found[:, :1] - TIE, axis=1)
+    return (1 + int(above[0])) / len(labels), (1 + int(above[1])) / len(labels)
 
 
 def _ks_of_counts(target: Floats, values: Floats) -> Floats:

@@ -83,6 +83,17 @@ def test_psi_of_independent_samples_has_the_null_of_yurdakul_and_naranjo():
     assert (table.psi > 0.1).mean() > 0.1
 
 
+def test_shift_test_holds_its_size_for_independent_frames_of_longer_drives():
+    """Thirty drives of twelve frames against ten of four: permuted whole, a third would be rejected."""
+    rng = np.random.default_rng(0)
+    table = [
+        shift_table(rng.standard_normal((360, 1)), rng.standard_normal((40, 1)), names(30, 12), names(10, 4), 99, rng)
+        for _ in range(300)
+    ]
+    for p_values in ([one.p_value[0] for one in table], [one.psi_p_value[0] for one in table]):
+        assert np.sum(np.asarray(p_values) <= 0.05) <= stats.binom.ppf(0.9995, 300, 0.05)
+
+
 @pytest.mark.parametrize("sizes", [(8, 8), (12, 4)])
 def test_psi_p_value_holds_its_size_under_dependence(sizes: tuple[int, int]):
     rng = np.random.default_rng(0)

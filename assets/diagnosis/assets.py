@@ -14,7 +14,7 @@ from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypo
 from assets.diagnosis.label_policy import label_errors, label_evidence, with_label_evidence
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
-from assets.diagnosis.slices import mine_slices
+from assets.diagnosis.slices import mine_slices, slice_table, suspect_slice
 from assets.inference.latents import vectors
 from assets.scoring.sets import holdout_scores
 from assets.statistics.disde import disde
@@ -54,9 +54,8 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
         described = {"gap": _gap(gap), "without_gap": sides.without_gap, "shifts": table.to_dicts(),
                      "hypotheses": rows.to_dicts(), "label_errors": _label_errors(sides, config),
                      "disde": None if gap is None else _disde(config, store, key, sides),
-                     "slices": _slices(config, store, key, sides, table)}  # fmt: skip
+                     **_slices(config, store, key, sides, table)}  # fmt: skip
         store.write_json(described, "diagnosis", f"{key}.json")
-        store.write_json({"table": f"tables/{key}/traits", "slices": described["slices"]}, "slices", f"{key}.json")
         figures = {**_gap(gap), "supported": int(rows["supported"].sum())}
         return door.result(
             [key, "hypotheses"], version=fingerprint(described, _rows_behind(store, key)), figures=figures,
@@ -99,19 +98,17 @@ def _disde(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> dic
     return asdict(found)
 
 
-def _slices(
-    config: GapConfig, store: SampleStore, key: str, sides: Sides, shifted: pl.DataFrame
-) -> list[dict[str, Any]]:
+def _slices(config: GapConfig, store: SampleStore, key: str, sides: Sides, shifted: pl.DataFrame) -> dict[str, Any]:
     """Slices of the labelled target; the traits that differ most from the source come first."""
-    traits = store.table(key, "traits").read()
-    rows = sides.target.select("sample_id", "unit", "loss").join(traits, on="sample_id", how="inner").sort("sample_id")
+    rows = slice_table(sides.target, store.table(key, "traits").read())
     if rows.is_empty():
-        return []
-    names = {name: label for name, label in shifted.select("name", "label").iter_rows() if name in traits.columns}
+        return {"slices": [], "suspect_slice": None}
+    names = {name: label for name, label in shifted.select("name", "label").iter_rows() if name in rows.columns}
     settings = config.statistics
     found = mine_slices(rows, names, rows["loss"].to_numpy(), rows["unit"].to_list(),
                         permutations=settings.permutations, seed=settings.seed)  # fmt: skip
-    return [one.row() for one in found]
+    suspects = suspect_slice(rows)
+    return {"slices": [one.row() for one in found], "suspect_slice": suspects.row() if suspects else None}
 
 
 DISDE_UNITS = 2

@@ -160,12 +160,13 @@ def with_label_evidence(ranked: pl.DataFrame, evidence: dict[str, LabelEvidence]
 
 
 def label_errors(rows: pl.DataFrame, class_names: Sequence[str], most: int = TOP) -> list[dict[str, Any]]:
-    """The samples whose labels the model trusts least, worst first: evaluation rows -> JSON values.
+    """The samples with suspected pixels, those whose labels the model trusts least first: evaluation rows -> JSON.
 
     `suspect_share` of the labelled pixels at the model's resolution, `suspect_pixels` by label, and the pair of label
     and prediction over which most confidence is lost.
     """
-    known = rows.filter(pl.col("label_quality").is_not_null()).sort("label_quality", "sample_id").head(most)
+    suspected = pl.col("label_quality").is_not_null() & (pl.col("suspect_pixels").list.sum() > 0)
+    known = rows.filter(suspected).sort("label_quality", "sample_id").head(most)
     return [_listed(row, class_names) for row in known.iter_rows(named=True)]
 
 
@@ -175,11 +176,10 @@ def _listed(row: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
     np.fill_diagonal(confidence, 0.0)
     label, prediction = divmod(int(confidence.argmax()), len(class_names))
     pixels = int(counts[label, prediction]) if confidence.any() else 0
-    judged = sum(row["judged_pixels"])
     return {
         "sample_id": row["sample_id"],
         "label_quality": row["label_quality"],
-        "suspect_share": sum(row["suspect_pixels"]) / judged if judged else None,
+        "suspect_share": sum(row["suspect_pixels"]) / sum(row["judged_pixels"]),
         "suspect_pixels": {
             name: count for name, count in zip(class_names, row["suspect_pixels"], strict=True) if count
         },

@@ -34,7 +34,8 @@ MOST_SLICES = 8
 SIGNIFICANT_DIGITS = 4
 BLOCK_VALUES = 2_000_000
 """Values of the largest temporary matrix."""
-LARGEST = "1e308"
+SUSPECT_SHARE = "suspect_share"
+"""Share of a sample's labelled pixels whose label is suspected (`inference/label_quality.py`)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Condition:
         name = self.trait if self.trait.isidentifier() and self.trait.isascii() else f'"{self.trait}"'
         text = f"{name} {self.side} {self.threshold!r}"
         if self.can_miss and self.side == ">=":
-            return f"{text} AND {name} <= {LARGEST}"  # to SQL engines NaN is the largest number
+            return f"{text} AND {name} <> CAST('NaN' AS DOUBLE)"  # to SQL engines NaN is the largest number
         return text
 
     def words(self) -> str:
@@ -63,7 +64,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Slice:
-    """Samples that meet all conditions. Losses are means over samples; `p_value` is corrected for the whole search."""
+    """Samples that meet all conditions. Losses are means over samples.
+
+    `p_value` is corrected for the whole search; None for a slice that was stated, not searched.
+    """
 
     conditions: tuple[Condition, ...]
     samples: int
@@ -72,7 +76,7 @@ class Slice:
     mean_loss: float
     difference: float
     """Mean loss of the slice minus that of all other samples."""
-    p_value: float
+    p_value: float | None
 
     @property
     def name(self) -> str:
@@ -159,6 +163,34 @@ def mine_slices(
             above = int((best[1:] >= scores[place]).sum())
             chosen.append(_described(found, int(place), own, loss, names, (1 + above) / (permutations + 1)))
     return chosen
+
+
+def slice_table(evaluated: pl.DataFrame, traits: pl.DataFrame) -> pl.DataFrame:
+    """What slices are mined from and tested on: a row a labelled sample, sorted by id.
+
+    `evaluated`: evaluation rows with a loss; `traits`: the same set's traits table. The result has the columns of
+    `traits`, `loss`, `suspect_share` (NaN without labelled pixels) and, where `evaluated` has it, `unit`.
+    """
+    known = [name for name in ("sample_id", "unit", "loss") if name in evaluated.columns]
+    judged = pl.col("judged_pixels").list.sum()
+    share = (pl.col("suspect_pixels").list.sum() / judged).alias(SUSPECT_SHARE)
+    rows = evaluated.filter(pl.col("loss").is_not_null()).select(*known, share)
+    return rows.join(traits, on="sample_id", how="inner").sort("sample_id")
+
+
+def suspect_slice(rows: pl.DataFrame) -> Slice | None:
+    """The samples in the upper tercile of the suspected share of labels; None where no such slice has support.
+
+    `rows`: `slice_table` with `unit`. The share follows from the loss (a suspected pixel is a costly one), so that this
+    slice would win every search: it is stated beside those that are found, without a p-value.
+    """
+    units = rows["unit"].to_numpy().astype(np.str_)
+    found = candidates(rows, {SUSPECT_SHARE: "share of suspected labels"}, units)
+    members = found.members(slice(0, len(found.parts)))
+    for place, (part, *_) in enumerate(found.parts):
+        if found.conditions[part].side == ">=":
+            return _described(found, place, members[place], rows["loss"].to_numpy(), units, None)
+    return None
 
 
 def matching(traits: pl.DataFrame, where: str) -> list[str]:
@@ -269,7 +301,7 @@ def _scores(found: Candidates, losses: Floats) -> tuple[Floats, Floats]:
 
 
 def _described(
-    found: Candidates, place: int, own: Members, losses: Floats, units: NDArray[np.str_], p_value: float
+    found: Candidates, place: int, own: Members, losses: Floats, units: NDArray[np.str_], p_value: float | None
 ) -> Slice:
     conditions = tuple(found.conditions[part] for part in found.parts[place] if part >= 0)
     mean = float(losses[own].mean())

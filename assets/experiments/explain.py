@@ -198,12 +198,34 @@ def tilted(experiment: str, traits: Floats, share: Floats, wanted: Sequence[floa
     present = float(share.mean())
     reached, changes = [present], [np.zeros(traits.shape[1])]
     for mean in wanted:
-        weights = _tilt(share, mean)
+        weights = tilt(share, mean)
         if weights is not None:
             reached.append(mean)
             changes.append(_weighted_mean(traits, weights) - _weighted_mean(traits, np.ones(len(share))))
     order = np.argsort(reached)
     return Response(experiment, (np.array(reached)[order],), np.nan_to_num(np.array(changes)[order]))
+
+
+def tilt(share: Floats, wanted: float) -> Floats | None:
+    """Weights exp(λ·share) of samples (n,) under which their mean share is the wanted one; None where none reaches it."""
+    from scipy.optimize import brentq
+
+    if not share.min() < wanted < share.max():
+        return None
+    spread = float(share.std())
+
+    def weights(tilt: float) -> Floats:
+        exponent = tilt * (share - share.mean()) / spread
+        found: Floats = np.exp(exponent - exponent.max())
+        return found
+
+    def miss(tilt: float) -> float:
+        return float(np.average(share, weights=weights(tilt)) - wanted)
+
+    limit = 8.0
+    if miss(-limit) * miss(limit) > 0:
+        return None
+    return weights(float(brentq(miss, -limit, limit)))
 
 
 @dataclass(frozen=True)
@@ -314,24 +336,3 @@ def _weighted_mean(values: Floats, weights: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         found: Floats = (weights @ np.where(known, values, 0)) / mass
     return found
-
-
-def _tilt(share: Floats, wanted: float) -> Floats | None:
-    from scipy.optimize import brentq
-
-    if not share.min() < wanted < share.max():
-        return None
-    spread = float(share.std())
-
-    def weights(tilt: float) -> Floats:
-        exponent = tilt * (share - share.mean()) / spread
-        found: Floats = np.exp(exponent - exponent.max())
-        return found
-
-    def miss(tilt: float) -> float:
-        return float(np.average(share, weights=weights(tilt)) - wanted)
-
-    limit = 8.0
-    if miss(-limit) * miss(limit) > 0:
-        return None
-    return weights(float(brentq(miss, -limit, limit)))

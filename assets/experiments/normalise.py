@@ -227,40 +227,6 @@ class LabPerImage(Lab):
 
 
 @dataclass(frozen=True)
-class Gamma:
-    """x → x^θ: darker above 1, lighter below."""
-
-    bounds: ClassVar[tuple[float, float]] = (0.25, 4.0)
-    neutral: ClassVar[float] = 1.0
-
-    def at(self, theta: float) -> Parameters:
-        """θ is the exponent."""
-        return {"gamma": theta}
-
-    def apply(self, batch: Tensor, parameters: Parameters) -> Tensor:
-        """Raise to the exponent."""
-        curved: Tensor = batch.clamp(0, 1) ** parameters["gamma"]
-        return curved
-
-
-@dataclass(frozen=True)
-class Gain:
-    """x → θ·x: exposure for longer or shorter, clipped at white."""
-
-    bounds: ClassVar[tuple[float, float]] = (0.2, 5.0)
-    neutral: ClassVar[float] = 1.0
-
-    def at(self, theta: float) -> Parameters:
-        """θ is the factor."""
-        return {"gain": theta}
-
-    def apply(self, batch: Tensor, parameters: Parameters) -> Tensor:
-        """Scale all values."""
-        exposed: Tensor = batch * parameters["gain"]
-        return exposed.clamp(0, 1)
-
-
-@dataclass(frozen=True)
 class Contrast:
     """x → m + θ·(x − m) with each picture's mean luma m: flatter below 1, stretched above."""
 
@@ -295,18 +261,6 @@ class Saturation:
         grey = (0.299 * batch[:, 0] + 0.587 * batch[:, 1] + 0.114 * batch[:, 2])[:, None]
         coloured: Tensor = grey + parameters["factor"] * (batch - grey)
         return coloured.clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class ColourCast(WhiteBalance):
-    """Red times e^θ and blue times e^−θ: warmer above 0, colder below; `lab_b_mean` follows."""
-
-    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    neutral: ClassVar[float] = 0.0
-
-    def at(self, theta: float) -> Parameters:
-        """θ is the logarithm of red's gain."""
-        return {"gain": _rounded(np.exp([theta, 0.0, -theta]))}
 
 
 @dataclass(frozen=True)

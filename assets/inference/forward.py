@@ -17,10 +17,9 @@ import polars as pl
 from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
 from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
-from resources.datasets.base import Reader
 from resources.fingerprint import fingerprint
 from resources.model import Outputs, SegmentationModel
-from resources.pictures import Batch, Picture, SamplePaths, load_batches, to_input_mask
+from resources.pictures import Batch, Picture, SamplePaths, to_input_mask
 from resources.progress import track
 from resources.sample_store import Change, SampleTable
 
@@ -61,15 +60,6 @@ def _wanted(manifest: pl.DataFrame, columns: list[str], *decides: str) -> pl.Dat
     rows = manifest.select("sample_id", *columns).iter_rows()
     pairs = [(sample_id, fingerprint(content, decides)) for sample_id, *content in rows]
     return pl.DataFrame(pairs, schema={"sample_id": pl.String, "fingerprint": pl.String}, orient="row")
-
-
-def batches_from(reader: Reader, model: SegmentationModel, *, batch_size: int, workers: int) -> Batches:
-    """Batches decoded from a data set for a model."""
-
-    def load(samples: list[SamplePaths]) -> Iterator[Batch]:
-        return load_batches(reader, samples, model.input_size, batch_size=batch_size, workers=workers)
-
-    return load
 
 
 def run_pass(

@@ -79,6 +79,16 @@ def label_quality(logits: Tensor, mask: NDArray[np.uint8]) -> LabelQuality:
     )
 
 
+def suspected_pixels(logits: Tensor, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the labels of one sample are suspected: logits (C, H, W) and mask (H, W) -> (H, W); never where ignored."""
+    import torch
+
+    labels = torch.from_numpy(np.where(mask == IGNORE, 0, mask)).to(logits.device).reshape(-1).long()
+    own = self_confidence(logits.reshape(logits.shape[0], -1), labels).reshape(mask.shape)
+    found: NDArray[np.bool_] = (own < SUSPECT_BELOW).cpu().numpy() & (mask != IGNORE)
+    return found
+
+
 def self_confidence(scores: Tensor, labels: Tensor) -> Tensor:
     """Probability that the model gives each pixel's own label: scores (C, n), labels (n,) -> (n,)."""
     return (scores.gather(0, labels[None])[0] - scores.logsumexp(0)).exp()

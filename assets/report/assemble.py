@@ -5,7 +5,7 @@ Belongs here: reading the stages' results into `ReportDocument`, the headline. D
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -25,6 +25,7 @@ from assets.report.document import (
     ExplanationRow,
     ExplanationStep,
     HypothesisRow,
+    LabelErrorRow,
     MeasurementRow,
     ModelSummary,
     PerformanceGap,
@@ -40,6 +41,8 @@ from assets.report.document import (
 from resources.config import DatasetConfig, GapConfig
 
 MEASURED = ("value", "ci95", "p_value", "noise_floor")
+SIDES: dict[Literal["holdout", "target"], str] = {"target": "target", "holdout": "source"}
+"""Where the diagnosis keeps a side's list of suspected labels, in the report's order."""
 
 
 def assemble(
@@ -53,7 +56,7 @@ def assemble(
     unexplained = Estimate(**verdicts["unexplained"])
     recipe = Recipe(**verdicts["recipe"])
     causes = verdicts["root_causes"]
-    split = stored["diagnosis"]["disde"]
+    split, suspects = (stored["diagnosis"][name] for name in ("disde", "suspect_slice"))
     titles = {name: experiment.hypothesis.title for name, experiment in experiments.items()}
     return ReportDocument(
         headline=headline(config.source.name, target.name, performance_gap, measured,
@@ -85,6 +88,11 @@ def assemble(
         recipe=recipe,
         worst_clusters=[Cluster(**vars(cluster)) for cluster in clusters],
         slices=[SliceRow(**row) for row in stored["diagnosis"]["slices"]],
+        suspect_slice=SliceRow(**suspects) if suspects is not None else None,
+        label_errors=[
+            LabelErrorRow(side=side, **row)
+            for side, name in SIDES.items() for row in stored["diagnosis"]["label_errors"][name]
+        ],
         quality=_quality(stored["quality"]),
         quarantined=[*_quarantined(config.source.name, sides.source_manifest),
                      *_quarantined(target.name, sides.target_manifest)],

@@ -1,4 +1,4 @@
-"""Door of the report: `report.html`, `report.json` and the recipe of one target."""
+"""Door of the report: `report.html`, `report.json`, the recipe and the lists of one target."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ import polars as pl
 from assets import door
 from assets.diagnosis.gather import Sides, read_sides
 from assets.diagnosis.loss_gap import loss_gap
+from assets.diagnosis.slice_tests import slice_tests
 from assets.diagnosis.worst_samples import worst_clusters
 from assets.experiments.registry import Experiment
 from assets.inference.forward import sample_paths
@@ -16,6 +17,7 @@ from assets.report import gallery
 from assets.report.assemble import assemble
 from assets.report.document import ReportDocument
 from assets.report.evidence import Evidence
+from assets.report.label_list import label_list
 from assets.scoring.neighbours import latents_of
 from assets.scoring.sets import holdout_scores
 from assets.traits.table import catalogue
@@ -24,9 +26,10 @@ from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-CODE = ("assets.diagnosis.gather", "assets.diagnosis.loss_gap", "assets.diagnosis.worst_samples",
+CODE = ("assets.diagnosis.gather", "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap",
+        "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples", "assets.inference.label_quality",
         "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
-        "assets.report.gallery", "assets.report.page")  # fmt: skip
+        "assets.report.gallery", "assets.report.label_list", "assets.report.page")  # fmt: skip
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
@@ -51,9 +54,10 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
 
         sides = read_sides(store, key)
         document = _document(config, store, key, sides, by_id)
-        evidence = _evidence(config, store, engine, key, sides, by_id)
+        evidence = _evidence(config, store, engine, key, sides, by_id, document)
         text = document.model_dump_json(indent=1)
         store.write(evidence.recipe_source, "reports", key, "recipe.py")
+        _write_lists(config, store, key, sides, document)
         path = store.write(render_page(document, evidence), "reports", key, "report.html")
         store.write(text, "reports", key, "report.json")
         plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
@@ -61,6 +65,12 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         return door.result([key, "gap_report"], version=fingerprint(text), figures=figures, plots=plots)
 
     return [gap_report]
+
+
+def _write_lists(config: GapConfig, store: SampleStore, key: str, sides: Sides, document: ReportDocument) -> None:
+    tests = slice_tests(row.model_dump() for row in document.slices)
+    store.write_json({"table": f"tables/{key}/traits", "tests": tests}, "reports", key, "slice_tests.json")
+    store.write(label_list(sides, config.class_names), "reports", key, "label_errors.csv")
 
 
 def _headline_figures(document: ReportDocument) -> dict[str, float | int | None]:
@@ -100,8 +110,12 @@ def _document(
 
 
 def _evidence(
-    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, sides: Sides, by_id: dict[str, Experiment]
-) -> Evidence:
+    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, sides: Sides, by_id: dict[str, Experiment],
+    document: ReportDocument,
+) -> Evidence:  # fmt: skip
+    from resources.model import load_model
+
+    model = load_model(store.path("models", "current", "model.json").parent, config)
     traits = {name: store.table(name, "traits").read() for name in ("source", key)}
     sets = {
         **{part: latents_of(store.table("source", "embeddings").read(), sides.source_manifest, part)
@@ -129,8 +143,9 @@ def _evidence(
     latent = gallery.latent_points(sets, losses, scores, thumbnails, config.statistics.seed)
     return Evidence(
         latent=latent, traits=_trait_values(store, key, sides, traits, by_id),
-        worst=_worst(config, store, engine, key, sides, pictures["source"], traits[key], colours),
+        worst=_worst(config, store, engine, model, key, sides, pictures["source"], traits[key], colours),
         palette=colours, recipe_source=store.read_json("verdicts", f"{key}.json")["recipe_source"],
+        suspects=_suspects(engine, model, key, sides, document),
     )  # fmt: skip
 
 
@@ -150,12 +165,22 @@ def _trait_values(
     return gallery.trait_values(names, traits["source"].join(holdout, on="sample_id"), traits[key], changed)
 
 
-def _worst(
-    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, sides: Sides, thumbnails: dict[str, bytes],
-    traits: pl.DataFrame, colours: dict[str, str],
-) -> list[Any]:  # fmt: skip
-    from resources.model import load_model
+def _suspects(
+    engine: LocalEngine, model: Any, key: str, sides: Sides, document: ReportDocument
+) -> dict[tuple[str, str], bytes]:
+    found: dict[tuple[str, str], bytes] = {}
+    for side, name, manifest in (("target", key, sides.target_manifest), ("holdout", "source", sides.source_manifest)):
+        paths = sample_paths(manifest)
+        listed = [paths[row.sample_id] for row in document.label_errors if row.side == side]
+        pictures = gallery.suspect_pictures(engine.batches(name, listed[: gallery.SHOWN_SUSPECTS]), model)
+        found |= {(side, sample_id): picture for sample_id, picture in pictures.items()}
+    return found
 
+
+def _worst(
+    config: GapConfig, store: SampleStore, engine: LocalEngine, model: Any, key: str, sides: Sides,
+    thumbnails: dict[str, bytes], traits: pl.DataFrame, colours: dict[str, str],
+) -> list[Any]:  # fmt: skip
     scores = store.table(key, "gap_scores").read()
     members = sides.target_manifest.filter(~pl.col("quarantined")).select("sample_id", "group")
     ranked = members.join(scores, on="sample_id").join(
@@ -167,7 +192,6 @@ def _worst(
     evaluation = store.table(key, "evaluation").scan().filter(pl.col("sample_id").is_in(ids))
     predictions = dict(evaluation.select("sample_id", "prediction").collect().iter_rows())
     return gallery.worst_samples(
-        ranked, engine.batches(key, [paths[name] for name in ids]),
-        load_model(store.path("models", "current", "model.json").parent, config),
-        predictions, thumbnails, traits, catalogue(config).traits, colours,
+        ranked, engine.batches(key, [paths[name] for name in ids]), model, predictions, thumbnails, traits,
+        catalogue(config).traits, colours,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -312,7 +312,7 @@ class SliceRow(Part):
     """Target samples that meet at most three conditions and have a high loss.
 
     `where` is SQL over the target's traits table. `difference`: mean loss beyond that of all other samples. `p_value`
-    is that of the best slice of the whole search.
+    is that of the best slice of the whole search; null where nothing was searched.
     """
 
     name: str
@@ -323,7 +323,27 @@ class SliceRow(Part):
     share: float
     mean_loss: Number
     difference: Number
-    p_value: float
+    p_value: Number
+
+
+class LabelErrorRow(Part):
+    """A sample whose labels the model contradicts: a suspect, to be looked at.
+
+    `label_quality`: cleanlab's score, 0 bad to 1 good. `suspect_pixels` by label, at the model's resolution, and their
+    `suspect_share` of all labelled ones. The pair `disputed_label` and `disputed_as` is the one over which most
+    confidence is lost: `disputed_pixels` at the label's own resolution are labelled the one and predicted the other,
+    at a mean `disputed_confidence`.
+    """
+
+    side: Literal["holdout", "target"]
+    sample_id: str
+    label_quality: Number
+    suspect_share: Number
+    suspect_pixels: dict[str, int]
+    disputed_label: str | None
+    disputed_as: str | None
+    disputed_pixels: int
+    disputed_confidence: Number
 
 
 class QualityResult(Part):
@@ -370,6 +390,10 @@ class ReportDocument(Part):
     recipe: Recipe
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []
+    suspect_slice: SliceRow | None = None
+    """Target samples in the upper tercile of `suspect_share`, a column that the traits table lacks."""
+    label_errors: list[LabelErrorRow] = []
+    """The worst of both sides, the target's first; all are in `label_errors.csv`."""
     quality: list[QualityResult] = []
     quarantined: list[Quarantined] = []
     skipped: list[str] = []

@@ -44,6 +44,7 @@ class Evidence:
     pca_y, map_x, map_y (t-SNE), thumbnail (JPEG bytes or null).
     `traits`: trait, set (holdout | target | after:<hypothesis>), value; one row a sample and trait.
     `palette`: class name -> '#RRGGBB'. `recipe_source`: the text of recipe.py, '' without a recipe.
+    `suspects`: (holdout | target, sample_id) -> JPEG with the pixels of suspected labels outlined.
     """
 
     latent: pl.DataFrame
@@ -51,3 +52,4 @@ class Evidence:
     worst: list[WorstSample]
     palette: dict[str, str]
     recipe_source: str
+    suspects: dict[tuple[str, str], bytes] = field(default_factory=dict)

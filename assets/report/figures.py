@@ -22,7 +22,7 @@ from assets.report.evidence import Evidence
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MatplotlibFigure
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
     from PIL import Image
 
 Figure = dict[str, Any]
@@ -431,53 +431,6 @@ def png_latent_map(points: pl.DataFrame, title: str = "Latent map") -> bytes:
     axes.set_yticks([])
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
-
-
-def png_bars(
-    labels: Sequence[str],
-    values: Sequence[float | None],
-    intervals: Sequence[tuple[float, float] | None] | None = None,
-    title: str = "",
-) -> bytes:
-    """Horizontal bars with their intervals; a value that is not defined is said so. A PNG of less than 100 kB."""
-    figure, axes = _canvas(title)
-    intervals = intervals or [None] * len(labels)
-    for row, (value, interval) in enumerate(zip(values, intervals, strict=True)):
-        if value is None or not math.isfinite(value):
-            axes.text(0, row, " not defined", va="center", fontsize=8, color=LIGHT["plain"])
-            continue
-        axes.barh(row, value, color=LIGHT["holdout"], height=0.62)
-        if interval is not None and all(map(math.isfinite, interval)):
-            axes.plot(interval, (row, row), color=LIGHT["ink"], linewidth=1.4)
-    _name_rows(axes, labels)
-    axes.axvline(0, color=LIGHT["plain"], linewidth=0.8)
-    return _png(figure)
-
-
-def png_loss_histogram(holdout: ArrayLike, target: ArrayLike, title: str = "Loss per sample") -> bytes:
-    """Per-sample losses of holdout and target on shared bins, as a PNG of less than 100 kB."""
-    figure, axes = _canvas(title)
-    series = {"holdout": np.asarray(holdout, dtype=np.float64), "target": np.asarray(target, dtype=np.float64)}
-    series = {name: values[np.isfinite(values)] for name, values in series.items()}
-    pooled = np.concatenate(list(series.values()))
-    if pooled.size == 0:
-        axes.text(0.5, 0.5, "no labelled samples", ha="center", transform=axes.transAxes, color=LIGHT["plain"])
-        axes.set_axis_off()
-        return _png(figure)
-    low, high = np.percentile(pooled, [0, 99.5])
-    edges = np.linspace(low, high if high > low else low + 1.0, 31)
-    for name, values in series.items():
-        if values.size:
-            weights = np.full(values.size, 100.0 / values.size)
-            style = {"color": LIGHT[name], "weights": weights, "bins": edges.tolist()}
-            clipped = np.clip(values, edges[0], edges[-1])
-            axes.hist(clipped, histtype="stepfilled", alpha=0.25, **style)
-            axes.hist(clipped, histtype="step", linewidth=1.5, label=f"{name} ({values.size:,})", **style)
-            axes.axvline(float(values.mean()), color=LIGHT[name], linewidth=1, linestyle="--")
-    axes.set_xlabel("loss (dashed: mean)", fontsize=9)
-    axes.set_ylabel("% of samples", fontsize=9)
-    axes.legend(frameon=False, fontsize=9)
     return _png(figure)
 
 

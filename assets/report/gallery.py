@@ -16,21 +16,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from assets.diagnosis.worst_samples import describe, standing_out
+from assets.inference.label_quality import suspected_pixels
 from assets.inference.latents import vectors
 from assets.inference.losses import at_label_pixels, decode_classes
 from assets.report.evidence import Neighbour, WorstSample
 from assets.traits.registry import Trait
 from resources.datasets.base import IGNORE
-from resources.pictures import Batch
+from resources.pictures import Batch, to_input_mask
 
 if TYPE_CHECKING:
     from resources.model import SegmentationModel
 
 WORST = 8
 SHOWN_NEIGHBOURS = 3
+SHOWN_SUSPECTS = 12
+"""Samples of a side whose suspected labels are shown as pictures."""
+OUTLINE = 2
+"""Width in pixels of the line around suspected labels."""
+OUTLINE_COLOUR = (255, 0, 255)
 PICTURE_WIDTH = 480
 MOST_POINTS = 5000
 MOST_THUMBNAILS = 2000
@@ -138,6 +144,18 @@ def worst_samples(
     return sorted(found, key=lambda sample: -(sample.loss if not math.isnan(sample.loss) else sample.gap_score))
 
 
+def suspect_pictures(batches: Iterator[Batch], model: SegmentationModel) -> dict[str, bytes]:
+    """Sample id -> JPEG with the pixels of suspected labels outlined; samples without a label are left out."""
+    found = {}
+    for batch in batches:
+        outputs = model(batch.reduced)
+        for logits, picture in zip(outputs.logits, batch.pictures, strict=True):
+            if picture.mask is not None:
+                mask = to_input_mask(picture.mask, (logits.shape[1], logits.shape[2]))
+                found[picture.sample_id] = _jpeg(_outlined(picture.image, suspected_pixels(logits, mask)))
+    return found
+
+
 def _project(latents: NDArray[np.float64], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -187,6 +205,16 @@ def _loss_map(logits: Any, mask: NDArray[np.uint8]) -> bytes:
     heat = np.clip(np.where(mask == IGNORE, 0, losses) / HOTTEST_LOSS, 0, 1)
     red, green = np.clip(heat * 2, 0, 1), np.clip(heat * 2 - 1, 0, 1)
     return _png((np.stack([red, green, heat * 0.2], -1) * 255).astype(np.uint8))
+
+
+def _outlined(image: NDArray[np.uint8], marked: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The picture at the size in which it is shown, with a line around what is marked (h, w), at any size."""
+    small = _small(image, Image.Resampling.LANCZOS)
+    inside = Image.fromarray(marked).convert("L").resize(small.size, Image.Resampling.NEAREST)
+    line = np.asarray(inside.filter(ImageFilter.MaxFilter(2 * OUTLINE + 1))) > np.asarray(inside)
+    shown = np.array(small)
+    shown[line] = OUTLINE_COLOUR
+    return shown
 
 
 def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

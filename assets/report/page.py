@@ -33,6 +33,7 @@ from assets.report.document import (
     PerformanceGap,
     RegionGap,
     ReportDocument,
+    SliceRow,
     StageGap,
     TraitShift,
 )
@@ -437,6 +438,12 @@ def swatch(colour: str) -> Markup:
     return Markup('<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true"><rect fill="{}"/></svg>').format(fill)
 
 
+def conditions(row: SliceRow) -> str:
+    """A slice's conditions by the columns of the traits table: 'brightness ≤ 0.21 and share_car ≥ 0.1'."""
+    signs = {"<=": "≤", ">=": "≥"}
+    return " and ".join(f"{one.trait} {signs[one.side]} {_minus(f'{one.threshold:g}')}" for one in row.conditions)
+
+
 def forest_range(rows: Iterable[Trial]) -> tuple[float, float]:
     """The range of shares that the interval plots cover; what lies beyond is cut."""
     bounds = [bound for trial in rows for pair in (trial.interval, trial.induced_interval) if pair for bound in pair]
@@ -507,6 +514,8 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     Shares (`gap_closed`, `gap_induced`, `unexplained`) are read as parts of 1; differences of loss (`difference`,
     `control_delta`, `sham_delta`, `per_class`) as after − before, so that below 0 is better.
     """
+    from assets.inference.label_quality import SUSPECT_BELOW
+
     points = figures.drawn_points(evidence.latent)
     drawn: dict[str, figures.Figure] = {}
     waterfall = figures.gap_waterfall(document)
@@ -556,6 +565,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             shown_quarantined=SHOWN_QUARANTINED,
             few_shared=FEW_SHARED,
             significant=SIGNIFICANT,
+            suspect_below=SUSPECT_BELOW,
         )
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # names from a file system may hold lone surrogates
@@ -584,7 +594,7 @@ def _environment() -> jinja2.Environment:
         "data_uri": data_uri,
     }
     environment.globals |= {"distance": distance, "exceeds_floor": exceeds_floor, "plural": _count}
-    environment.globals |= {"swatch": swatch, "trial_scale": trial_scale}
+    environment.globals |= {"swatch": swatch, "trial_scale": trial_scale, "conditions": conditions}
     return environment
 
 

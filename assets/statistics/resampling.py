@@ -135,28 +135,6 @@ def percentile_interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, f
     return float(low), float(high)
 
 
-def mean_interval(
-    values: ArrayLike, units: Names, draws: int, rng: np.random.Generator, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of a mean, resampling units. One unit says nothing about spread: (−∞, ∞).
-
-    Args:
-        values: (n,) numbers; NaN are left out.
-        units: (n,) unit of each.
-        draws: bootstrap draws.
-        rng: source of randomness.
-        level: coverage.
-
-    Raises:
-        ValueError: values and units of different length.
-    """
-    numbers, index, count = _clusters(values, units)
-    if count < 2:  # noqa: PLR2004
-        return -math.inf, math.inf
-    weights = bootstrap_weights(index.astype(np.str_), draws, rng)
-    return percentile_interval(weights @ numbers / weights.sum(axis=1), level)
-
-
 def paired_cluster_test(differences: ArrayLike, units: Names) -> PairedTest:
     """t-test of the mean of paired differences, with errors clustered by unit.
 

@@ -59,20 +59,6 @@ def mean_iou(confusion: ArrayLike) -> float:
     return float(known.mean()) if known.size else math.nan
 
 
-def pixel_accuracy(confusion: ArrayLike) -> float:
-    """Share of labelled pixels that are predicted right; NaN without any.
-
-    Args:
-        confusion: (C, C) pixel counts, rows = label, columns = prediction.
-
-    Raises:
-        ValueError: not a square matrix.
-    """
-    counts = _square(confusion)
-    total = counts.sum()
-    return float(np.trace(counts) / total) if total > 0 else math.nan
-
-
 def expected_calibration_error(bin_count: ArrayLike, bin_confidence_sum: ArrayLike, bin_correct: ArrayLike) -> float:
     """Σ_b n_b/n · |accuracy_b − confidence_b| over bins of the maximum probability (Guo et al. 2017).
 

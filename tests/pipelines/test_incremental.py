@@ -57,6 +57,24 @@ def test_report_is_whole_and_says_what_the_tables_say(world):
     assert "<script" in world.store.path("reports", "dark", "report.html").read_text()
 
 
+def test_lists_beside_the_report_work_on_the_tables(world):
+    from assets.diagnosis.slice_tests import run_slice_test
+    from assets.diagnosis.slices import slice_table
+
+    stored = json.loads(world.store.path("reports", "dark", "slice_tests.json").read_text())
+    rows = slice_table(world.rows("dark", "evaluation"), pl.read_delta(str(world.root / "store" / stored["table"])))
+    for test in stored["tests"]:
+        outcome = run_slice_test(test, rows)
+        assert outcome.samples == test["found"]["samples"] and outcome.passed is False
+    listed = pl.read_csv(world.store.path("reports", "dark", "label_errors.csv"))
+    document = json.loads(world.store.path("reports", "dark", "report.json").read_text())
+    for side in ("target", "holdout"):
+        shown = [row["sample_id"] for row in document["label_errors"] if row["side"] == side]
+        assert listed.filter(side=side)["sample_id"].to_list()[: len(shown)] == shown
+    share = document["suspect_slice"]["conditions"][0]["threshold"]
+    assert rows.filter(pl.col("suspect_share") >= share).height == document["suspect_slice"]["samples"]
+
+
 def test_unlabelled_target_is_answered_without_losses(world):
     document = json.loads(world.store.path("reports", "bare", "report.json").read_text())
     assert document["performance_gap"]["loss_gap"] is None

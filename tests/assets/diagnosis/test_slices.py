@@ -10,7 +10,15 @@ import polars as pl
 import pytest
 
 from assets.diagnosis import slices
-from assets.diagnosis.slices import candidates, matching, mine_slices, permuted_losses
+from assets.diagnosis.slices import (
+    Condition,
+    candidates,
+    matching,
+    mine_slices,
+    permuted_losses,
+    slice_table,
+    suspect_slice,
+)
 
 NAMES = ("brightness", "share_car", "sharpness", "noise", "share_sky", "contrast")
 
@@ -98,6 +106,15 @@ def test_the_exported_condition_selects_the_candidate_s_samples(missing):
         assert matching(frame, where) == frame.filter(pl.Series(own))["sample_id"].to_list(), where
 
 
+def test_an_open_end_is_written_as_one():
+    assert Condition("share_car", "share of car", ">=", 0.1, can_miss=False).sql() == "share_car >= 0.1"
+    assert Condition("share_car", "share of car", "<=", 0.1, can_miss=True).sql() == "share_car <= 0.1"
+    guarded = Condition("share_car", "share of car", ">=", 0.1, can_miss=True).sql()
+    assert guarded == "share_car >= 0.1 AND share_car <> CAST('NaN' AS DOUBLE)"
+    values = pl.DataFrame({"sample_id": list("abcde"), "share_car": [0.1, np.inf, np.nan, None, 0.05]})
+    assert matching(values, guarded) == ["a", "b"]
+
+
 def test_candidates_are_all_supported_conjunctions_once():
     frame, _, units = world(6, traits=3)
     found = candidates(frame, {name: name for name in NAMES[:3]}, np.array(units))
@@ -162,3 +179,42 @@ def test_a_slice_is_json_and_a_seed_decides_it():
     one, other = (mined(frame, losses, units, seed=4) for _ in range(2))
     rows = [found.row() for found in one]
     assert json.loads(json.dumps(rows)) == rows == [found.row() for found in other]
+
+
+def evaluated(count: int = 30, units: int = 10) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Evaluation rows whose suspected share rises with the id, the first one without a label; and their traits."""
+    names = [f"s{i:03d}" for i in range(count)]
+    rows = pl.DataFrame({
+        "sample_id": names, "unit": [f"u{i % units}" for i in range(count)],
+        "loss": [None, *(0.1 * i for i in range(1, count))],
+        "suspect_pixels": [[i, i] for i in range(count)], "judged_pixels": [[100, 100]] * count,
+    })  # fmt: skip
+    return rows, pl.DataFrame({"sample_id": names, "brightness": np.linspace(1, 0, count)})
+
+
+def test_the_table_of_slices_has_labelled_samples_with_traits_and_suspected_share():
+    rows, traits = evaluated()
+    found = slice_table(rows.reverse(), traits)
+    assert found.columns == ["sample_id", "unit", "loss", "suspect_share", "brightness"]
+    assert found["sample_id"].to_list() == rows["sample_id"].to_list()[1:]
+    assert found["suspect_share"].to_list() == pytest.approx([i / 100 for i in range(1, 30)])
+    assert slice_table(rows.drop("unit"), traits).columns == ["sample_id", "loss", "suspect_share", "brightness"]
+    nothing = rows.with_columns(judged_pixels=pl.lit([0, 0]), suspect_pixels=pl.lit([0, 0]))
+    assert slice_table(nothing, traits)["suspect_share"].is_nan().all()
+
+
+def test_suspected_labels_are_a_slice_of_their_own_without_a_p_value():
+    table = slice_table(*evaluated())
+    found = suspect_slice(table)
+    inside = table.filter(pl.col("suspect_share") >= 0.1967)
+    assert matching(table, found.where) == inside["sample_id"].to_list()
+    assert (found.name, found.samples, found.p_value) == ("high share of suspected labels", inside.height, None)
+    assert found.mean_loss == pytest.approx(inside["loss"].mean())
+    assert json.loads(json.dumps(found.row())) == found.row()
+
+
+def test_labels_that_nobody_suspects_are_no_slice():
+    rows, traits = evaluated()
+    for suspects in ([0, 0], [7, 0]):
+        assert suspect_slice(slice_table(rows.with_columns(suspect_pixels=pl.lit(suspects)), traits)) is None
+    assert suspect_slice(slice_table(rows.head(5), traits)) is None

@@ -315,12 +315,13 @@ def test_settings_and_traits_count(code_of):
     assert shares[0] != shares[1]
     other = Hypothesis("own", "colour", "t", "s", ("mean_blue",))
     assert Experiment(idea, normalise.Exposure()).code != Experiment(other, normalise.Exposure()).code
-    matches = [Matched(normalise.Gain(), "brightness"), Matched(normalise.Gain(), "contrast"),
-               Matched(normalise.Gamma(), "brightness"), Matched(normalise.Gain(), "brightness", brightest),
-               Matched(normalise.Gain(), "brightness", darkest)]  # fmt: skip
+    matches = [Matched(normalise.Contrast(), "brightness"), Matched(normalise.Contrast(), "contrast"),
+               Matched(normalise.Saturation(), "brightness"), Matched(normalise.Contrast(), "brightness", brightest),
+               Matched(normalise.Contrast(), "brightness", darkest)]  # fmt: skip
     assert len({Experiment(idea, match).code for match in matches}) == len(matches)
     assert (
-        Experiment(idea, matches[3]).code == Experiment(idea, Matched(normalise.Gain(), "brightness", brightest)).code
+        Experiment(idea, matches[3]).code
+        == Experiment(idea, Matched(normalise.Contrast(), "brightness", brightest)).code
     )
     retold = Hypothesis("own", "colour", "t", "another statement", ("mean_red",))
     assert Experiment(idea, normalise.Exposure()).code == Experiment(retold, normalise.Exposure()).code

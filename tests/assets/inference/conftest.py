@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from assets.inference.forward import batches_from
 from assets.ingestion.manifest import build_manifest, scan_files
 from resources.config import GapConfig
 from resources.datasets.folder import FolderReader
 from resources.model import SegmentationModel, build_network
+from resources.pictures import load_batches
 from resources.sample_store import SampleTable
 
 CLASSES = ["road", "sky", "car"]
@@ -64,7 +65,7 @@ class Scenes:
         return table.read()
 
     def batches(self, model, batch_size: int = 2, workers: int = 0):
-        return batches_from(self.reader, model, batch_size=batch_size, workers=workers)
+        return partial(load_batches, self.reader, input_size=model.input_size, batch_size=batch_size, workers=workers)
 
 
 @pytest.fixture

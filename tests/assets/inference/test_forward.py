@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from assets.inference.forward import PassTables, batches_from, embedding_fingerprints, run_pass, usable
+from assets.inference.forward import PassTables, embedding_fingerprints, run_pass, usable
 from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, vectors
 from assets.inference.losses import EVALUATION_SCHEMA, decode_classes
@@ -20,7 +21,7 @@ from assets.ingestion.manifest import build_manifest, scan_files
 from resources.config import Selection, load_config
 from resources.datasets import open_reader
 from resources.model import SegmentationModel, build_network, load_weights, read_checkpoint
-from resources.pictures import to_input_mask
+from resources.pictures import load_batches, to_input_mask
 from resources.sample_store import SampleTable
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
@@ -207,7 +208,7 @@ def test_real_losses_are_those_of_a_plain_loop(tmp_path):
     reader = open_reader(config, holdout)
     samples, _ = scan_files(reader, files)
     build_manifest(reader, samples, files.read(), config, holdout, table, code="code")
-    batches = batches_from(reader, model, batch_size=6, workers=2)
+    batches = partial(load_batches, reader, input_size=model.input_size, batch_size=6, workers=2)
     run_pass(model, table.read(), batches, PassTables(None, evaluation), code="code", what="real pictures")
     found = dict(evaluation.read().select("sample_id", "loss").iter_rows())
     assert len(found) == 12

@@ -10,7 +10,7 @@ from cleanlab.segmentation.rank import get_label_quality_scores, issues_from_sco
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.inference.label_quality import LABEL_QUALITY_SCHEMA, label_quality
+from assets.inference.label_quality import LABEL_QUALITY_SCHEMA, label_quality, suspected_pixels
 from resources.datasets.base import IGNORE
 
 
@@ -43,6 +43,9 @@ def test_ignored_pixels_count_as_if_they_were_not_there(seed, classes, ignored):
     assert found.score == pytest.approx(rest.score, rel=1e-6)
     assert found.suspects.tolist() == rest.suspects.tolist()
     assert (found.suspects <= found.judged).all()
+    where = suspected_pixels(logits, marked)
+    assert where.shape == mask.shape and not where[out].any()
+    assert np.bincount(marked[where], minlength=classes).tolist() == found.suspects.tolist()
     assert found.score is None or 0 <= found.score <= 1
 
 

@@ -120,6 +120,14 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
             "slices": [{"name": "low mean red", "where": "mean_red <= 0.2", "samples": 8, "units": 4, "share": 0.3,
                         "mean_loss": 1.4, "difference": 0.5, "p_value": 0.01,
                         "conditions": [{"trait": "mean_red", "label": "mean red", "side": "<=", "threshold": 0.2}]}],
+            "suspect_slice": {"name": "high share of suspected labels", "where": "suspect_share >= 0.1", "samples": 8,
+                              "units": 4, "share": 0.3, "mean_loss": 1.4, "difference": 0.5, "p_value": None,
+                              "conditions": [{"trait": "suspect_share", "label": "share of suspected labels",
+                                              "side": ">=", "threshold": 0.1}]},
+            "label_errors": {side: [{
+                "sample_id": name, "label_quality": 0.1, "suspect_share": 0.2, "suspect_pixels": {"sky": 12},
+                "disputed_label": "sky", "disputed_as": "car", "disputed_pixels": 40, "disputed_confidence": 0.9}]
+                for side, name in (("source", "s3"), ("target", "t4"))},
         },
         "explanation": {
             "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0], "misfit": 20.0, "gain": 60.0,
@@ -194,6 +202,9 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert document.explanation.explained == 0.75 and not document.explanation.beyond_noise
     assert document.disde.total == 0.6 and document.disde.outcome == Estimate(value=0.2)
     assert document.slices[0].conditions[0].side == "<=" and document.slices[0].where == "mean_red <= 0.2"
+    assert document.suspect_slice.p_value is None and document.suspect_slice.samples == 8
+    assert [(row.side, row.sample_id) for row in document.label_errors] == [("target", "t4"), ("holdout", "s3")]
+    assert document.label_errors[0].suspect_pixels == {"sky": 12}
     assert document.recipe.steps[0].hypothesis == "channel_statistics"
     assert document.worst_clusters[0].samples == ["t1", "t2"]
     assert document.latent_gap["knn_auroc"].value == 0.8

@@ -262,16 +262,6 @@ def shift(name: str, effect: float | None, q: float | None) -> d.TraitShift:
         lambda: figures.png_latent_map(
             pl.DataFrame({"set": [], "x": [], "y": []}, schema_overrides={"set": pl.String})
         ),
-        lambda: figures.png_bars(
-            HOSTILE,
-            [0.1, -0.2, None, float("nan"), 0.4, 0.0],
-            [(0.0, 0.2), None, None, None, (0.3, 0.6), None],
-            HOSTILE[1],
-        ),
-        lambda: figures.png_bars([], []),
-        lambda: figures.png_loss_histogram(RNG.gamma(3, 0.2, 400), np.append(RNG.gamma(5, 0.2, 200), np.nan)),
-        lambda: figures.png_loss_histogram([0.5, 0.5], []),
-        lambda: figures.png_loss_histogram([], [float("nan")]),
         lambda: figures.png_trait_shifts([shift(n, i - 2.5, 0.02 * i) for i, n in enumerate(HOSTILE)]),
         lambda: figures.png_trait_shifts([shift("a", None, None)]),
     ],

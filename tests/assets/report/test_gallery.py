@@ -13,7 +13,7 @@ from PIL import Image
 
 from assets.inference.losses import encode_classes
 from assets.report import gallery
-from assets.report.gallery import changed_traits, latent_points, palette, trait_values, worst_samples
+from assets.report.gallery import changed_traits, latent_points, palette, suspect_pictures, trait_values, worst_samples
 from assets.traits.registry import all_traits
 from resources.config import CAMVID11, CITYSCAPES19, ModelConfig
 from resources.datasets.base import IGNORE
@@ -162,6 +162,14 @@ class Constant(torch.nn.Module):
         return self.head(batch)
 
 
+def scene(rng: np.random.Generator, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of noise whose labels are class 1 on the left, 0 on the right and missing on top."""
+    mask = np.zeros((60, width), np.uint8)
+    mask[:, : width // 2] = 1
+    mask[:10] = IGNORE
+    return rng.integers(0, 256, (60, width, 3)).astype(np.uint8), mask
+
+
 @pytest.fixture(scope="module")
 def shown():
     """Three target samples, one of them without a label, as the report shows them."""
@@ -170,10 +178,7 @@ def shown():
     rng = np.random.default_rng(0)
     pictures, losses = [], {"a": 0.5, "b": 2.0, "c": None}
     for name in losses:
-        image = rng.integers(0, 256, (60, 1000 if name == "a" else 90, 3)).astype(np.uint8)
-        mask = np.zeros(image.shape[:2], np.uint8)
-        mask[:, : image.shape[1] // 2] = 1
-        mask[:10] = IGNORE
+        image, mask = scene(rng, 1000 if name == "a" else 90)
         pictures.append(Picture(name, image, None if name == "c" else mask, to_input(image, (32, 64))))
     ranked = pl.DataFrame({
         "sample_id": list(losses), "group": ["g"] * 3, "loss": list(losses.values()), "gap_score": [0.1, 0.2, 0.3],
@@ -230,3 +235,23 @@ def test_without_a_label_there_is_no_label_and_no_loss_map(shown):
     bare = next(sample for sample in shown if sample.sample_id == "c")
     assert bare.label is None and bare.loss_map is None
     assert pixels(bare.prediction).shape == (60, 90, 3)
+
+
+# --- suspected labels ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [90, 1000])
+def test_a_line_runs_around_suspected_labels_and_nowhere_else(width):
+    model = SegmentationModel(Constant(), ModelConfig(input_size=(32, 64), embedding_layer="head"), 2, "c", "cpu")
+    image, mask = scene(np.random.default_rng(0), width)
+    image[:] = 90
+    labelled, bare = (Picture(name, image, own, to_input(image, (32, 64))) for name, own in (("a", mask), ("b", None)))
+    batch = Batch([labelled, bare], torch.stack([labelled.reduced, bare.reduced]))
+    found = suspect_pictures(iter([batch]), model)
+    assert list(found) == ["a"], "without a label nothing is suspected"
+    drawn = pixels(found["a"]).astype(int)
+    magenta = (drawn[..., 0] - drawn[..., 1]) > 60
+    height, across = magenta.shape
+    middle, top = across // 2, height // 6
+    assert magenta[top + 6 :, middle - 4 : middle + 6].any(1).all(), "the border of the wrong half"
+    assert not magenta[:, middle + 10 :].any() and not magenta[top + 6 :, : middle - 10].any()

@@ -178,8 +178,9 @@ def build_evidence(samples: int = 420, labelled: bool = True, hostile: bool = Tr
     )
     palette = PALETTE | ({HOSTILE[0]: "red;} body{display:none}"} if hostile else {})
     return Evidence(
-        latent, pl.DataFrame(values), worst, palette, source + ("# </script></code></pre>\n" if hostile else "")
-    )
+        latent, pl.DataFrame(values), worst, palette, source + ("# </script></code></pre>\n" if hostile else ""),
+        {("target", HOSTILE[0]): worst[0].picture, ("holdout", "aachen/07"): worst[1].picture},
+    )  # fmt: skip
 
 
 TRAITS = {
@@ -512,7 +513,10 @@ def build_document(**changes: Any) -> d.ReportDocument:
             d.SliceRow(
                 name=f"low {label} and high share of car",
                 where=f'"{label}" <= 0.2 AND share_car >= 0.1',
-                conditions=[d.SliceCondition(trait=label, label=label, side="<=", threshold=0.2)],
+                conditions=[
+                    d.SliceCondition(trait=label, label=label, side="<=", threshold=0.2),
+                    d.SliceCondition(trait="share_car", label="share of car", side=">=", threshold=-0.1),
+                ],
                 samples=14,
                 units=4,
                 share=0.07,
@@ -521,6 +525,31 @@ def build_document(**changes: Any) -> d.ReportDocument:
                 p_value=p,
             )
             for label, p in (("brightness", 0.002), (HOSTILE[1], 0.03), ("noise that is chance", 0.4))
+        ],
+        suspect_slice=d.SliceRow(
+            name="high share of suspected labels",
+            where="suspect_share >= 0.02",
+            conditions=[d.SliceCondition(trait="suspect_share", label="share", side=">=", threshold=0.02)],
+            samples=66,
+            units=1,
+            share=0.33,
+            mean_loss=1.2,
+            difference=0.75,
+            p_value=None,
+        ),
+        label_errors=[
+            d.LabelErrorRow(
+                side=side,  # type: ignore[arg-type]
+                sample_id=name,
+                label_quality=0.01 * i,
+                suspect_share=0.123,
+                suspect_pixels={"road": 1234},
+                disputed_label=("road", HOSTILE[1], None)[i],
+                disputed_as=("car", HOSTILE[2], None)[i],
+                disputed_pixels=(5120, 1, 0)[i],
+                disputed_confidence=(0.91, 0.5, None)[i],
+            )
+            for i, (side, name) in enumerate([("target", HOSTILE[0]), ("target", "kitti/01"), ("holdout", "aachen/07")])
         ],
         worst_clusters=[
             d.Cluster(name="dark, low contrast", samples=["a", "b", "c"], mean_loss=2.1, traits=["brightness −2.9 sd"]),
@@ -745,9 +774,35 @@ def test_psi_stands_beside_its_own_p_value(page: str) -> None:
     assert re.findall(r"<td.*?</td>", first, re.DOTALL)[place - 1].endswith(">2.31</td>")
 
 
+def test_suspected_labels_are_a_list_to_check(page: str) -> None:
+    text = visible(page)
+    assert "gives a probability below 10%" in text and "label_errors.csv" in text
+    assert "the 66 target pictures of 1 group with most of them ( suspect_share ≥ 0.02 )" in text
+    assert "have a mean loss of 1.200, +0.750 against all others" in text
+    assert "labelled road , probably car 5,120 pixels" in text
+    assert "no pair of classes" in text
+    assert f"labelled {HOSTILE[1]} , probably {HOSTILE[2]} 1 pixel" in text
+    drawn = [a["alt"] for tag, a in Parsed(page).elements if tag == "img" and "Suspected" in (a.get("alt") or "")]
+    assert drawn == [f"Suspected labels of {HOSTILE[0]}", "Suspected labels of aachen/07"]
+
+
+def test_every_heading_of_a_sortable_table_is_a_button(page: str) -> None:
+    for table in re.findall(r'<table class="sortable.*?</thead>', page, re.DOTALL):
+        assert table.count("<th ") == table.count('<button type="button" class="sort"')
+
+
+def test_labels_that_nobody_suspects_are_said_so() -> None:
+    text = visible(render_page(build_document(label_errors=[], suspect_slice=None), build_evidence(90)))
+    assert "No label is suspected." in text and "As a slice" not in text
+    bare = unlabelled_document().model_copy(update={"label_errors": [], "suspect_slice": None})
+    assert "No label is suspected where there are labels." in visible(
+        render_page(bare, build_evidence(90, labelled=False))
+    )
+
+
 def test_slices_beyond_chance_are_a_table_and_others_are_not(page: str) -> None:
     assert "low brightness and high share of car" in page
-    assert "&#34;brightness&#34; &lt;= 0.2 AND share_car &gt;= 0.1" in page
+    assert "<code>brightness ≤ 0.2 and share_car ≥ −0.1</code>" in page
     assert "noise that is chance" not in page
     rows = build_document().slices
     by_chance = render_page(build_document(slices=rows[2:]), build_evidence(90))

@@ -16,7 +16,6 @@ from assets.statistics.resampling import (
     equal_draws,
     even_units,
     halves,
-    mean_interval,
     paired_cluster_test,
     percentile_interval,
     permute_units,
@@ -88,27 +87,6 @@ def test_bootstrap_weights_resample_whole_units():
 def test_percentile_interval_leaves_nan_out():
     assert percentile_interval([*range(101), np.nan], 0.9) == pytest.approx((5, 95))
     assert all(math.isnan(end) for end in percentile_interval([np.nan]))
-
-
-def test_mean_interval_agrees_with_scipy_for_single_sample_units():
-    values = np.random.default_rng(0).exponential(size=80)
-    low, high = mean_interval(values, [str(i) for i in range(80)], 4000, np.random.default_rng(1))
-    expected = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
-
-
-def test_mean_interval_covers_the_mean_of_correlated_units():
-    rng = np.random.default_rng(0)
-    names = unit_names(25, 8)
-    covered = 0
-    for _ in range(300):
-        low, high = mean_interval(correlated(rng, 25, 8), names, 200, rng)
-        covered += low <= 0 <= high
-    assert covered / 300 > 0.89
-
-
-def test_one_unit_gives_an_infinite_interval():
-    assert mean_interval([1.0, 2.0], ["a", "a"], 10, np.random.default_rng(0)) == (-math.inf, math.inf)
 
 
 def test_paired_test_agrees_with_statsmodels():

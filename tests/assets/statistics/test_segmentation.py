@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+from sklearn.metrics import confusion_matrix, jaccard_score
 from statsmodels.stats.oaxaca import OaxacaBlinder
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassJaccardIndex
 
-from assets.statistics.segmentation import expected_calibration_error, iou, kitagawa, mean_iou, pixel_accuracy
+from assets.statistics.segmentation import expected_calibration_error, iou, kitagawa, mean_iou
 
 rng = np.random.default_rng(0)
 LABELS, PREDICTED = rng.integers(0, 5, 4000), rng.integers(0, 5, 4000)
@@ -31,7 +31,6 @@ def test_iou_agrees_with_torchmetrics_and_scikit_learn():
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert iou(CONFUSION) == pytest.approx(jaccard_score(LABELS, PREDICTED, average=None))
     assert mean_iou(CONFUSION) == pytest.approx(jaccard_score(LABELS, PREDICTED, average="macro"))
-    assert pixel_accuracy(CONFUSION) == pytest.approx(accuracy_score(LABELS, PREDICTED))
 
 
 def test_absent_classes_do_not_count():
@@ -40,7 +39,6 @@ def test_absent_classes_do_not_count():
     assert iou(confusion) == pytest.approx(np.array([0.75, 0, math.nan]), nan_ok=True)
     assert mean_iou(confusion) == pytest.approx(0.375)
     assert math.isnan(mean_iou(np.zeros((2, 2))))
-    assert math.isnan(pixel_accuracy(np.zeros((2, 2))))
     with pytest.raises(ValueError, match="square"):
         iou(np.zeros((2, 3)))
 

@@ -1,110 +1,225 @@
 """The cases: which pictures are source and target, what is planted in the target, and what the right answer is.
 
-Belongs here: the list of cases by seed, their division into a tuning and a report half, laying one out.
+Belongs here: the list of cases by seed, their division into a tuning and a report half, laying one out, the true shares.
 Does not: plants, the method, scoring.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from assets.statistics.shapley import shapley_values
+from gapbench import plants_report, plants_tune
 from gapbench.damage import SEVERITIES, Curve, planted
-from gapbench.plants import Plant, geometric, photometric, same_cause, unknown
+from gapbench.plants import Plant, same_cause
 from gapbench.world import Item, World
 
 Half = Literal["tune", "report"]
+Split = Literal["blocks", "unequal", "drives"]
 SEED = 20_261
-NULLS = 60
-CONTENT = ("vegetation", "vehicle", "sky", "building")
+SIDE = 100
+"""Pictures a side, to the nearest whole block."""
+FEWER = 36
+"""Pictures of the smaller side of an unequal split."""
+NULLS: dict[Half, dict[str, int]] = {
+    "tune": {"blocks": 40, "unequal": 20, "drives": 20, "harmless": 20},
+    "report": {"blocks": 120, "unequal": 60, "drives": 60, "harmless": 60},
+}
+CONTENT = ("vegetation", "vehicle", "car", "sky", "building")
+KEPT = (0.35, 0.5, 0.65)
+"""Share of the target's pictures that a selection by content keeps."""
+PAIRS, TRIPLES = 30, 10
+MIXES = ((0.15, 0.4), (0.3, 0.2), (0.1, 0.5))
+TRIPLE_MIXES = ((0.1, 0.2, 0.4), (0.15, 0.3, 0.3))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question. `causes` is the truth ('unknown' where no hypothesis speaks of it, nothing at the null)."""
+    """One question. `damages` are the plants' own; `selected` names a class that content is chosen by, `kept` how much.
+
+    `distractor` is a shift that does no harm; where there is one, the pictures' metadata mislead as well.
+    """
 
     name: str
     half: Half
     seed: int
     plants: tuple[Plant, ...] = ()
-    damage: float = 0.0
+    damages: tuple[float, ...] = ()
     selected: str | None = None
+    kept: float = 1.0
+    distractor: Plant | None = None
+    split: Split = "blocks"
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The right answer."""
+        """The right answer; 'unknown' where no hypothesis speaks of it, nothing at the null."""
         return (f"content_{self.selected}",) if self.selected else tuple(plant.cause for plant in self.plants)
 
-
-def all_plants() -> list[Plant]:
-    """Every plant of pictures."""
-    return [*photometric(), *geometric(), *unknown()]
-
-
-def cases() -> list[Case]:
-    """All cases. The first implementation of a cause is for tuning, the second for the report, so that no operator is
-    in both; blocks are divided anew in each case."""
-    found: list[Case] = []
-    by_cause: dict[str, list[Plant]] = {}
-    for plant in all_plants():
-        by_cause.setdefault(plant.cause, []).append(plant)
-    halves: dict[Half, list[Plant]] = {"tune": [], "report": []}
-    for plants in by_cause.values():
-        for place, plant in enumerate(plants):
-            halves["tune" if place % 2 == 0 else "report"].append(plant)
-    for half, plants in halves.items():
-        found += [
-            Case(f"{half}/single/{plant.name}/{damage:.2f}", half, _seed(half, plant.name, damage), (plant,), damage)
-            for plant in plants
-            for damage in SEVERITIES
-        ]
-        found += [Case(f"{half}/null/{i:03d}", half, _seed(half, "null", i)) for i in range(NULLS)]
-        found += [Case(f"{half}/content/{name}", half, _seed(half, name, 0), selected=name) for name in CONTENT]
-        found += list(_pairs(half, [plant for plant in plants if plant.kind == "photometric"]))
-    return found
+    @property
+    def damage(self) -> float:
+        """By how much the loss should rise, as a share of the holdout's."""
+        return sum(self.damages)
 
 
-def lay_out(case: Case, world: World, curves: dict[str, Curve]) -> tuple[list[Item], list[Item]] | None:
+@dataclass(frozen=True)
+class Sides:
+    """A case laid out. `shares`: true Shapley costs of the plants, in loss, on the target's own pictures."""
+
+    holdout: list[Item]
+    target: list[Item]
+    shares: dict[str, float]
+
+
+def plants_of(half: Half, class_names: Sequence[str]) -> list[Plant]:
+    """The half's plants in a world with those classes."""
+    return (plants_tune if half == "tune" else plants_report).plants(class_names)
+
+
+def cases(half: Half, class_names: Sequence[str]) -> list[Case]:
+    """All cases of a half. No operator is in both halves; blocks are divided anew in each case."""
+    plants = plants_of(half, class_names)
+    pixels = [plant for plant in plants if plant.kind == "photometric"]
+    return [
+        *_singles(half, plants, pixels), *_nulls(half, pixels), *_contents(half, class_names),
+        *_mixed(half, pixels, 2, PAIRS, MIXES), *_mixed(half, pixels, 3, TRIPLES, TRIPLE_MIXES),
+    ]  # fmt: skip
+
+
+def lay_out(case: Case, world: World, curves: dict[str, Curve]) -> Sides | None:
     """Holdout and target, of different blocks; None where a plant can't do as much damage."""
+    levels = [curves[plant.name].level(damage) for plant, damage in zip(case.plants, case.damages, strict=True)]
+    if not all(map(math.isfinite, levels)):
+        return None
     rng = np.random.default_rng(case.seed)
-    blocks = np.unique([item.block for item in world.pool])
-    chosen = set(rng.permutation(blocks)[: len(blocks) // 2].tolist())
-    holdout = [item for item in world.pool if item.block not in chosen]
-    target = [item for item in world.pool if item.block in chosen]
+    holdout, target = _divided(case, world, rng)
     if case.selected:
-        return holdout, _selected(target, list(world.config.class_names).index(case.selected))
-    for plant in case.plants:
-        level = curves[plant.name].level(case.damage / len(case.plants))
-        if not math.isfinite(level):
-            return None
-        target = planted(target, plant, plant.at(level))
-    return holdout, target
+        target = _selected(target, list(world.config.class_names).index(case.selected), case.kept)
+    if case.distractor is not None:
+        target = planted(target, case.distractor, case.distractor.at(curves[case.distractor.name].harmless()))
+        holdout, target = _mislabelled(holdout, rng, 0.0), _mislabelled(target, rng, 1.0)
+    strengths = {plant.name: plant.at(level) for plant, level in zip(case.plants, levels, strict=True)}
+    shares, target = _planted_with_truth(case, world, target, strengths)
+    return Sides(holdout, target, shares)
 
 
-def _pairs(half: Half, plants: Sequence[Plant]) -> Iterator[Case]:
-    rng = np.random.default_rng(_seed(half, "pairs", 0))
+def _planted_with_truth(
+    case: Case, world: World, target: list[Item], strengths: dict[str, float]
+) -> tuple[dict[str, float], list[Item]]:
+    """The target with all plants, and each one's Shapley cost: every subset of them is planted and evaluated."""
+    made: dict[frozenset[str], list[Item]] = {}
+
+    def with_plants(names: frozenset[str]) -> list[Item]:
+        if names not in made:
+            items = target
+            for plant in case.plants:  # always in the case's order
+                items = planted(items, plant, strengths[plant.name]) if plant.name in names else items
+            made[names] = items
+        return made[names]
+
+    def loss(names: frozenset[str]) -> NDArray[np.float64]:
+        return np.array(np.nanmean(world.losses(with_plants(names))))
+
+    worth = shapley_values([plant.name for plant in case.plants], loss) if case.plants else {}
+    whole = with_plants(frozenset(plant.name for plant in case.plants))
+    return {plant.cause: float(worth[plant.name]) for plant in case.plants}, whole
+
+
+def _divided(case: Case, world: World, rng: np.random.Generator) -> tuple[list[Item], list[Item]]:
+    """Whole blocks to either side. 'drives' gives each drive's first blocks to one side and its last to the other."""
+    blocks = list(dict.fromkeys(item.block for item in world.pool))
+    if case.split == "drives":
+        first, last = [], []
+        for drive in dict.fromkeys(item.drive for item in world.pool):
+            own = list(dict.fromkeys(item.block for item in world.pool if item.drive == drive))
+            first, last = first + own[: len(own) // 2], last + own[len(own) // 2 :]
+        sides = [first, last] if rng.random() < 1 / 2 else [last, first]
+        drawn = [rng.permutation(side).tolist() for side in sides]
+    else:
+        shuffled = rng.permutation(blocks).tolist()
+        size = len(world.pool) / len(blocks)
+        held = round((FEWER if case.split == "unequal" else SIDE) / size)
+        drawn = [shuffled[:held], shuffled[held:]]
+        if case.split == "unequal" and rng.random() < 1 / 2:
+            drawn = drawn[::-1]
+    wanted = SIDE if not case.selected else round(SIDE / max(case.kept, 0.5))
+    return _pictures(world, drawn[0], SIDE), _pictures(world, drawn[1], wanted)
+
+
+def _pictures(world: World, blocks: list[str], wanted: int) -> list[Item]:
+    """The pictures of whole blocks, as many blocks as give that number."""
+    found: list[Item] = []
+    for block in blocks:
+        if len(found) >= wanted:
+            break
+        found += [item for item in world.pool if item.block == block]
+    return sorted(found, key=lambda item: item.sample_id)
+
+
+def _mislabelled(items: list[Item], rng: np.random.Generator, side: float) -> list[Item]:
+    """Metadata that tell the sides apart and cause nothing: one constant on either side, one that merely goes along."""
+    return [
+        replace(item, metadata=json.dumps({"camera_id": side, "temperature": 12 + 6 * side + float(rng.normal())}))
+        for item in items
+    ]
+
+
+def _singles(half: Half, plants: Sequence[Plant], harmless: Sequence[Plant]) -> Iterator[Case]:
+    for plant in plants:
+        for place, damage in enumerate(SEVERITIES):
+            name = f"{half}/single/{plant.name}/{damage:.2f}"
+            seed = _seed(name)
+            others = [other for other in harmless if not same_cause(other.cause, plant.cause)]
+            distractor = others[seed % len(others)] if (place + len(plant.name)) % 2 else None
+            yield Case(name, half, seed, (plant,), (damage,), distractor=distractor)
+
+
+def _nulls(half: Half, harmless: Sequence[Plant]) -> Iterator[Case]:
+    for kind, count in NULLS[half].items():
+        for place in range(count):
+            name = f"{half}/null/{kind}/{place:03d}"
+            split: Split = kind if kind != "harmless" else "blocks"  # type: ignore[assignment]
+            distractor = harmless[place % len(harmless)] if kind == "harmless" else None
+            yield Case(name, half, _seed(name), split=split, distractor=distractor)
+
+
+def _contents(half: Half, class_names: Sequence[str]) -> Iterator[Case]:
+    for selected in (name for name in CONTENT if name in class_names):
+        for kept in KEPT:
+            name = f"{half}/content/{selected}/{kept:.2f}"
+            yield Case(name, half, _seed(name), selected=selected, kept=kept)
+
+
+def _mixed(
+    half: Half, plants: Sequence[Plant], size: int, count: int, mixes: Sequence[tuple[float, ...]]
+) -> Iterator[Case]:
+    rng = np.random.default_rng(_seed(f"{half}/mixed/{size}"))
     seen: set[frozenset[str]] = set()
-    while len(seen) < 15:
-        one, other = (plants[int(place)] for place in rng.choice(len(plants), 2, replace=False))
-        pair = frozenset({one.name, other.name})
-        if pair in seen or same_cause(one.cause, other.cause):
+    while len(seen) < count:
+        chosen = [plants[int(place)] for place in rng.choice(len(plants), size, replace=False)]
+        causes = [plant.cause for plant in chosen]
+        key = frozenset(plant.name for plant in chosen)
+        if key in seen or any(same_cause(a, b) for i, a in enumerate(causes) for b in causes[:i]):
             continue
-        seen.add(pair)
-        name = f"{half}/pair/{one.name}+{other.name}"
-        yield Case(name, half, _seed(half, name, 0), (one, other), 0.5)
+        damages = mixes[len(seen) % len(mixes)]
+        seen.add(key)
+        name = f"{half}/mixed/{'+'.join(plant.name for plant in chosen)}"
+        yield Case(name, half, _seed(name), tuple(chosen), damages)
 
 
-def _selected(items: list[Item], index: int) -> list[Item]:
-    """The half of the pictures that show most of a class: content changes, no pixel does."""
+def _selected(items: list[Item], index: int, kept: float) -> list[Item]:
+    """The pictures that show most of a class: content changes, no pixel does."""
     shares = [float((item.mask == index).mean()) for item in items]
-    order = np.argsort(shares)[::-1][: len(items) // 2]
+    order = np.argsort(shares)[::-1][: round(len(items) * kept)]
     return [items[place] for place in sorted(order.tolist())]
 
 
-def _seed(*parts: object) -> int:
-    return zlib.crc32(repr((SEED, *parts)).encode())
+def _seed(name: str) -> int:
+    return zlib.crc32(f"{SEED}:{name}".encode())

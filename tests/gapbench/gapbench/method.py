@@ -6,6 +6,7 @@ reading the answer. Does not: what the truth is; nothing here sees a case's name
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,9 +23,12 @@ from assets.diagnosis.label_policy import label_evidence, with_label_evidence
 from assets.diagnosis.loss_gap import loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
 from assets.experiments.campaign import Campaign, run_experiments
-from assets.experiments.explanation import explained, not_explained, responses_as_values, traits_of_part
+from assets.experiments.explanation import explained, responses_as_values, traits_of_part
+from assets.experiments.operators import LabelOperator
+from assets.experiments.pricing import causes_of, price, root_causes
 from assets.experiments.registry import load_experiments
 from assets.experiments.responses import PROBED, measure_responses, trait_names
+from assets.experiments.shares import StackLosses
 from assets.experiments.verdict import Rules, gap_draws, measure, verdict_rows
 from assets.inference.forward import PassTables, run_pass
 from assets.ingestion.manifest import MANIFEST_SCHEMA
@@ -35,19 +39,37 @@ from resources.pictures import Batch, SamplePaths
 from resources.sample_store import SampleStore
 
 CODE = "gapbench"
+NOTHING = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the product says of a case. `causes`: confirmed hypotheses, those that explain the traits' shift first."""
+    """What the product says of a case.
+
+    `named`: what explains the traits' shift, in the order found. `causes`: root causes, largest share first. `shares`:
+    share of the gap of every explained cause, with its interval. `unexplained`: the rest, with its interval. `misfit`:
+    that of the shift before and after the explanation, and what chance makes of it. `words`: verdicts by cause.
+    """
 
     gap: float
     detected: bool
+    named: list[str]
     causes: list[str]
-    explained: list[str]
     shares: dict[str, tuple[float, float, float]]
+    unexplained: tuple[float, float, float]
     misfit: tuple[float, float, float]
-    verdicts: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case's tables: evaluation rows by side, traits with their units by side."""
+
+    sides: Sides
+    evaluation: pl.DataFrame
+    source_traits: pl.DataFrame
+    target_traits: pl.DataFrame
+    held: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -89,39 +111,55 @@ class Method:
         items = [*self.world.pool, *self.world.reference]
         return self._measured("source", items, _manifest(items, "holdout"))
 
-    def ask(self, holdout: Sequence[Item], target: Sequence[Item], case: str) -> Answer:
-        """The answer for a holdout (untouched pool pictures) and a target."""
-        config, settings = self.world.config, self.world.config.statistics
+    def measured(self, holdout: Sequence[Item], target: Sequence[Item], case: str) -> Measured:
+        """The tables of a holdout (untouched pool pictures) and a target."""
         held, known = _manifest(holdout, "holdout"), _manifest(self.world.reference, "reference")
-        manifest = pl.concat([held, known])
         target_manifest = _manifest(target, "target")
         evaluation, traits = self._measured(case, target, target_manifest)
-        sides = Sides(manifest, target_manifest, self.source[0], evaluation)
+        sides = Sides(pl.concat([held, known]), target_manifest, self.source[0], evaluation)
+        return Measured(sides, evaluation, self.source[1], traits, held)
+
+    def ask(self, tables: Measured, holdout: Sequence[Item], target: Sequence[Item], case: str) -> Answer:
+        """The answer on some tables; experiments look at the pictures again."""
+        config, settings, sides = self.world.config, self.world.config.statistics, tables.sides
         gap = loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
-        source_traits = self.source[1]
+        traits_of_holdout = traits_of_part(tables.source_traits, tables.held, "holdout")
         explanation = explained(
-            self.responses, catalogue(config).traits, traits_of_part(source_traits, held, "holdout"),
-            traits_of_part(traits, target_manifest, "target"), list(self.experiments), settings,
+            self.responses, catalogue(config).traits, traits_of_holdout,
+            traits_of_part(tables.target_traits, sides.target_manifest, "target"), list(self.experiments), settings,
         )  # fmt: skip
-        explaining = [step["experiment"] for step in explanation["steps"]]
+        named = [step["experiment"] for step in explanation["steps"]]
         misfit = (explanation["misfit"], explanation["remaining"], explanation["noise"])
         if not gap.detected:
-            return Answer(gap.value, False, [], explaining, {}, misfit)
-        ranked = self._ranked(sides, source_traits, traits)
-        supported = [row["id"] for row in ranked.iter_rows(named=True) if row["supported"]]
-        titles = {name: experiment.hypothesis.title for name, experiment in self.experiments.items()}
-        due = [self.experiments[name] for name in supported if not_explained(explanation, name, titles) is None]
+            return Answer(gap.value, False, named, [], {}, NOTHING, misfit)
         engine = _Pictures(self.world, {item.sample_id: item for item in [*holdout, *target, *self.world.reference]})
-        campaign = Campaign("target", sides, source_traits, traits, engine, self.world.model)  # type: ignore[arg-type]
-        judged = self._judged(campaign, due, case)
-        confirmed = [row for row in judged if row["verdict"] == "confirmed"]
-        confirmed.sort(key=lambda row: (_place(explaining, row["experiment"]), -_closed(row)))
-        shares = {
-            row["experiment"]: (_closed(row), *(row["ci95"] or row["induced_ci95"] or (np.nan, np.nan)))
-            for row in confirmed
-        }
-        verdicts = {row["experiment"]: row["verdict"] for row in judged}
-        return Answer(gap.value, True, list(shares), explaining, shares, misfit, verdicts)
+        campaign = Campaign("target", sides, tables.source_traits, tables.target_traits, engine, self.world.model)  # type: ignore[arg-type]
+        store = SampleStore(str(self.folder / case))
+        losses = StackLosses(campaign, campaign.fit_sets(), store.table("target", "causes", id_column="row_id"), CODE)
+        priced = price(causes_of(explanation, self.experiments), traits_of_holdout, losses, self.rules)
+        judged = self._judged(campaign, self._due(tables, explanation), case)
+        causes = root_causes(priced, judged, self.experiments)
+        shares = {found.experiment: (found.share, *found.ci95) for found in priced.prices}
+        words = {found.experiment: found.verdict for found in priced.prices}
+        words |= {row["experiment"]: row["verdict"] for row in judged if row["experiment"] not in words}
+        shares |= {row["experiment"]: (_closed(row), *(row["ci95"] or row["induced_ci95"])) for row in judged
+                   if row["experiment"] in causes and row["experiment"] not in shares}  # fmt: skip
+        low, high = priced.ci95 or (0.0, 0.0)
+        return Answer(gap.value, True, named, causes, shares, (1 - priced.joint, 1 - high, 1 - low), misfit, words)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The product's rules, at its defaults."""
+        config = self.world.config
+        return Rules(config.experiments.smallest_effect, config.experiments.alpha, config.statistics.bootstrap,
+                     config.statistics.seed)  # fmt: skip
+
+    def _due(self, tables: Measured, explanation: dict[str, Any]) -> list[Any]:
+        """The experiments that could add a root cause: all where nothing explains the shift, else those on labels."""
+        ranked = self._ranked(tables.sides, tables.source_traits, tables.target_traits)
+        supported = [row["id"] for row in ranked.iter_rows(named=True) if row["supported"]]
+        return [self.experiments[name] for name in supported
+                if not explanation["steps"] or isinstance(self.experiments[name].operator, LabelOperator)]  # fmt: skip
 
     def _ranked(self, sides: Sides, source_traits: pl.DataFrame, traits: pl.DataFrame) -> pl.DataFrame:
         settings, config = self.world.config.statistics, self.world.config
@@ -137,17 +175,16 @@ class Method:
         return with_label_evidence(rows, label_evidence(sides.holdout, sides.target, config.class_names))
 
     def _judged(self, campaign: Campaign, due: list[Any], case: str) -> list[dict[str, Any]]:
-        config = self.world.config
+        if not due:
+            return []
         store = SampleStore(str(self.folder / case))
         tables = {experiment.id: store.table("target", experiment.id, id_column="row_id") for experiment in due}
         done = run_experiments(campaign, due, tables, case)
         tried = [name for name, (fitted, _) in done.items() if {"normalised", "imitated"} & set(fitted.parameters)]
-        settings = config.experiments
-        rules = Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
-        gap = gap_draws(campaign.sides.target, campaign.sides.holdout, rules)
-        figures = [measure(name, tables[name].read(), campaign.sides.target, campaign.sides.holdout, gap, rules)
+        gap = gap_draws(campaign.sides.target, campaign.sides.holdout, self.rules)
+        figures = [measure(name, tables[name].read(), campaign.sides.target, campaign.sides.holdout, gap, self.rules)
                    for name in tried]  # fmt: skip
-        return verdict_rows(figures, gap.value, rules)
+        return verdict_rows(figures, gap.value, self.rules)
 
     def _measured(self, key: str, items: Sequence[Item], manifest: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Evaluation and traits of some items, kept in the case's folder: a case that was stopped goes on."""
@@ -168,7 +205,7 @@ def _manifest(items: Sequence[Item], part: str) -> pl.DataFrame:
         {
             "sample_id": item.sample_id, "fingerprint": "", "image": item.sample_id, "mask": item.sample_id,
             "image_hash": _hash(item.image), "mask_hash": _hash(item.mask), "labels_version": "1", "split": "",
-            "group": item.block, "part": part, "unit": str(unit), "report_half": bool(half), "metadata": "{}",
+            "group": item.block, "part": part, "unit": str(unit), "report_half": bool(half), "metadata": item.metadata,
             "height": item.image.shape[0], "width": item.image.shape[1], "class_pixels": [], "labelled": True,
             "quarantined": False, "reason": "",
         }
@@ -179,10 +216,6 @@ def _manifest(items: Sequence[Item], part: str) -> pl.DataFrame:
 
 def _hash(array: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
-
-
-def _place(explaining: list[str], experiment: str) -> int:
-    return explaining.index(experiment) if experiment in explaining else len(explaining)
 
 
 def _closed(row: dict[str, Any]) -> float:

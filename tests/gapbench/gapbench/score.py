@@ -62,7 +62,7 @@ def table(rows: Iterable[Row]) -> dict[str, Rate]:
     return {
         "false alarm at the null": _rate(null, lambda row: bool(row["answer"]["causes"])),
         "gap found, damage ≥ 10%": _rate(strong, lambda row: row["answer"]["detected"]),
-        "first explanation of the shift, damage ≥ 10%": _rate(strong, lambda row: _first(row, "explained")),
+        "first explanation of the shift, damage ≥ 10%": _rate(strong, lambda row: _first(row, "named")),
         "top-1 confirmed cause, damage ≥ 10%": _rate(strong, lambda row: _first(row, "causes")),
         "top-1 confirmed cause, where a gap was found": _rate(
             [row for row in strong if row["answer"]["detected"]], lambda row: _first(row, "causes")
@@ -85,7 +85,7 @@ def _first(row: Row, field: str) -> bool:
 
 
 def _both(row: Row) -> bool:
-    found = [named(name) for name in row["answer"]["explained"]]
+    found = [named(name) for name in row["answer"]["named"]]
     return len(found) == len(row["causes"]) and all(
         any(same_cause(cause, name) for name in found) for cause in row["causes"]
     )

@@ -17,27 +17,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from assets.inference.losses import at_label_pixels, pixel_sums
+from assets.inference.training import train
 from resources.config import GapConfig, load_config
 from resources.datasets import open_reader
 from resources.datasets.base import read_image
 from resources.model import SegmentationModel, build_network, load_weights, read_checkpoint
-from resources.pictures import Batch, Picture, to_input
+from resources.pictures import Batch, Picture, SamplePaths, to_input
 
 BLOCK = 8
 """Consecutive frames of a drive that stay together: what resampling and the division into sides move as one."""
 CAMVID = Path(__file__).parents[4] / "shared" / "data" / "gap-camvid.yaml"
 BATCH = 8
+SIZE = (96, 128)
+"""Height and width: a case costs seconds on one core, and the model is fine-tuned for it."""
+DRIVES = ("Seq05VD", "0016E5", "0006R0")
+UNSEEN = ("Seq05VD", "0016E5")
+REFERENCE = 64
+TRAINING = {"epochs": 12, "learning_rate": 5e-4, "batch_size": BATCH}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture (uint8 h, w, 3) with its classes (uint8 h, w), its drive and its block."""
+    """One picture (uint8 h, w, 3) with its classes (uint8 h, w), its drive, its block, its metadata as JSON."""
 
     sample_id: str
     drive: str
     block: str
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
+    metadata: str = "{}"
 
     def picture(self, input_size: tuple[int, int]) -> Picture:
         """As the product's passes take it."""
@@ -66,9 +74,7 @@ class World:
 
     def batches(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Batches at the model's input."""
-        for start in range(0, len(items), BATCH):
-            pictures = [item.picture(self.input_size) for item in items[start : start + BATCH]]
-            yield Batch(pictures, torch.stack([picture.reduced for picture in pictures]))
+        return batches_of(items, self.input_size)
 
     def losses(self, items: Sequence[Item]) -> NDArray[np.float64]:
         """Mean pixel loss of each item, at the mask's own pixels."""
@@ -82,33 +88,64 @@ class World:
         return np.array(found)
 
 
-def camvid(config_path: Path = CAMVID) -> World:
-    """Two day drives that the weights have not seen; the reference are pictures that they have."""
+def camvid(cache: Path, config_path: Path = CAMVID) -> World:
+    """Two day drives that the weights have not seen; the reference are pictures that they have.
+
+    The weights are fine-tuned once at the bench's resolution, on the pictures that they were trained on, and kept in
+    `cache`.
+    """
     config = load_config(config_path)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"input_size": (240, 320)})})
-    assert config.model.checkpoint is not None
-    network = build_network(config.model, len(config.class_names))
-    load_weights(network, read_checkpoint(config.model.checkpoint), config.model.checkpoint, config.class_names)
-    model = SegmentationModel(network, config.model, len(config.class_names), "camvid-day", "cpu")
+    training = config.model.training.model_copy(update=TRAINING)
+    changed = {"input_size": SIZE, "training": training}
+    config = config.model_copy(update={"model": config.model.model_copy(update=changed)})
     source = config.dataset("source")
     reader = open_reader(config, source.model_copy(update={"select": None}))
-    files = {file.sample_id: file for file in reader.scan()}
-    pool, reference = [], []
-    for name in sorted(files):
-        drive = name.rsplit("_", 1)[0]
-        if drive not in ("test_Seq05VD", "val_0016E5", "train_0016E5", "train_0006R0"):
+    pool, seen = [], []
+    for file in sorted(reader.scan(), key=lambda file: file.sample_id):
+        split, drive = file.sample_id.split("_")[:2]
+        if drive not in DRIVES or file.mask is None:
             continue
-        held = drive in ("test_Seq05VD", "val_0016E5")
-        file = files[name]
-        assert file.mask is not None
-        item = _small(name, drive, read_image(file.image), reader.read_mask(file.mask), config.model.input_size)
-        (pool if held else reference).append(item)
-    return World("camvid", config, model, _blocked(pool), _blocked(reference[:: max(1, len(reference) // 96)]))
+        item = _small(file.sample_id, f"{split}_{drive}", read_image(file.image), reader.read_mask(file.mask))
+        if split == "train":
+            seen.append(item)
+        elif drive in UNSEEN:
+            pool.append(item)
+    model = _fine_tuned(config, seen, cache / "camvid-small.safetensors")
+    reference = seen[:: max(1, len(seen) // REFERENCE)][:REFERENCE]
+    return World("camvid", config, model, _blocked(pool), _blocked(reference))
 
 
-def _small(name: str, drive: str, image: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]) -> Item:
+def _fine_tuned(config: GapConfig, seen: list[Item], kept: Path) -> SegmentationModel:
+    from safetensors.torch import save_file
+
+    classes = config.class_names
+    network = build_network(config.model, len(classes))
+    origin = kept if kept.exists() else config.model.checkpoint
+    assert origin is not None
+    load_weights(network, read_checkpoint(origin), origin, classes)
+    if origin is not kept:
+        pictures = {item.sample_id: item for item in seen}
+
+        def batches(samples: list[SamplePaths]) -> Iterator[Batch]:
+            return batches_of([pictures[sample.sample_id] for sample in samples], config.model.input_size)
+
+        samples = [SamplePaths(name, Path(name), None) for name in pictures]
+        train(network, batches, samples, config.model, device="cpu", what="gapbench: fine-tuning")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, kept)
+    return SegmentationModel(network, config.model, len(classes), "camvid-small", "cpu")
+
+
+def batches_of(items: Sequence[Item], size: tuple[int, int]) -> Iterator[Batch]:
+    """Batches of items at a size."""
+    for start in range(0, len(items), BATCH):
+        pictures = [item.picture(size) for item in items[start : start + BATCH]]
+        yield Batch(pictures, torch.stack([picture.reduced for picture in pictures]))
+
+
+def _small(name: str, drive: str, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Item:
     """The sample at the bench's resolution: plants act on these pixels."""
-    wanted = (size[1], size[0])
+    wanted = (SIZE[1], SIZE[0])
     picture = np.array(Image.fromarray(image).resize(wanted, Image.Resampling.LANCZOS))
     labels = np.array(Image.fromarray(mask).resize(wanted, Image.Resampling.NEAREST))
     return Item(name, drive, "", picture, labels)

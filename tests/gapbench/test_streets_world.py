@@ -1,0 +1,84 @@
+"""The world `streets`: the same always, sides that share no block, a network that has learned and is trained once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gapbench import streets_world
+from gapbench.streets_world import FRAMES, INPUT_SIZE, POOL_DRIVES, STREETS_CLASSES, TRAINED_DRIVES, drawn, streets
+from gapbench.world import World
+from scipy.stats import f_oneway
+
+from assets.inference.losses import pixel_sums
+from assets.statistics.segmentation import mean_iou
+from resources.datasets.base import IGNORE
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def world(cache) -> Iterator[World]:
+    """As the bench has it, but trained for a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streets_world, "EPOCHS", 2)
+        patch.setattr(streets_world, "TRAINED_DRIVES", range(26, 38))
+        yield streets(cache)
+
+
+def test_pictures_are_the_same_always_and_differ_from_each_other():
+    first, again = drawn(range(1)), drawn(range(1))
+    for one, other in zip(first, again, strict=True):
+        assert one.sample_id == other.sample_id
+        assert np.array_equal(one.image, other.image) and np.array_equal(one.mask, other.mask)
+    assert len({item.image.tobytes() for item in first}) == FRAMES
+
+
+def test_pictures_have_the_input_s_size_and_known_classes():
+    for item in drawn(range(3), each=4):
+        assert item.image.shape == (*INPUT_SIZE, 3) and item.mask.shape == INPUT_SIZE
+        assert set(np.unique(item.mask)) <= {*range(len(STREETS_CLASSES)), IGNORE}
+        assert (item.mask == IGNORE).mean() < 0.05
+
+
+def test_nothing_was_trained_on_that_is_in_the_pool():
+    assert not {*POOL_DRIVES} & {*TRAINED_DRIVES}
+    assert len(POOL_DRIVES) >= 24
+    assert {"vegetation", "car", "sky", "building"} <= {*STREETS_CLASSES}
+
+
+@pytest.mark.slow
+class TestWorld:
+    def test_a_block_is_a_whole_drive_that_lies_on_one_side(self, world):
+        assert Counter(item.block for item in world.pool) == {f"drive{drive:02d}": FRAMES for drive in POOL_DRIVES}
+        assert all(item.block == item.drive for item in world.pool)
+        assert not {item.block for item in world.reference} & {item.block for item in world.pool}
+
+    def test_pictures_of_a_block_are_alike(self, world):
+        colour = np.array([item.image.mean(axis=(0, 1)) for item in world.pool]).reshape(-1, FRAMES, 3)
+        warmth = colour[..., 0] - colour[..., 2]
+        assert f_oneway(*warmth).pvalue < 1e-6
+
+    def test_network_is_better_than_chance(self, world):
+        assert np.nanmean(world.losses(world.pool)) < 0.5 * math.log(len(STREETS_CLASSES))
+        confusion = sum(
+            pixel_sums(logits, picture.mask).confusion
+            for batch in world.batches(world.pool)
+            for logits, picture in zip(world.model(batch.reduced).logits, batch.pictures, strict=True)
+        )
+        assert mean_iou(confusion) > 0.25
+
+    def test_second_start_trains_nothing_and_is_the_same_world(self, world, cache, monkeypatch):
+        monkeypatch.setattr(streets_world, "train", None)
+        monkeypatch.setattr("resources.model._loaded", {})
+        again = streets(cache)
+        assert again.model.fingerprint == world.model.fingerprint
+        assert [item.sample_id for item in again.reference] == [item.sample_id for item in world.reference]
+        assert np.array_equal(again.losses(again.pool[:8]), world.losses(world.pool[:8]))

@@ -31,6 +31,8 @@ SHIFTS_SCHEMA: dict[str, Any] = {
     "effect_size": pl.Float64,
     "ks": pl.Float64,
     "wasserstein": pl.Float64,
+    "psi": pl.Float64,
+    "psi_p_value": pl.Float64,
     "p_value": pl.Float64,
     "q_value": pl.Float64,
     "loss_association": pl.Float64,
@@ -78,8 +80,9 @@ def shifts(
 ) -> pl.DataFrame:
     """The shift table: one row a trait, strongest effect first.
 
-    p-values permute whole units; q-values are Benjamini–Hochberg over all traits that are no artefacts. `losses` are
-    the target's, by sample id ({} without labels: no association).
+    p-values permute whole units; q-values are Benjamini–Hochberg over `p_value`, that of the Kolmogorov–Smirnov
+    statistic, of all traits that are no artefacts. `losses` are the target's, by sample id ({} without labels: no
+    association).
     """
     metadata = _metadata_traits({*catalogue, GAP_SCORE.name}, holdout[1], target[1])
     traits = [*catalogue.values(), GAP_SCORE, *metadata.values()]
@@ -98,7 +101,8 @@ def shifts(
                 "name": trait.name, "label": trait.label, "family": trait.family, "kind": trait.kind,
                 "source_mean": _mean(source.values[:, i]), "target_mean": _mean(other.values[:, i]),
                 "effect_size": float(table.hedges_g[i]), "ks": float(table.ks[i]),
-                "wasserstein": float(table.standardised_wasserstein[i]), "p_value": float(table.p_value[i]),
+                "wasserstein": float(table.standardised_wasserstein[i]), "psi": float(table.psi[i]),
+                "psi_p_value": float(table.psi_p_value[i]), "p_value": float(table.p_value[i]),
                 "q_value": math.nan, "loss_association": association, "loss_association_p": p,
                 "artefact": artefact(trait, source.values[:, i], other.values[:, i]),
             }

@@ -16,6 +16,7 @@ from assets.experiments.registry import Experiment
 from assets.report.document import (
     AttributionRow,
     ClassGap,
+    ClassShareGap,
     Cluster,
     DatasetSummary,
     Disde,
@@ -34,6 +35,7 @@ from assets.report.document import (
     RegionGap,
     ReportDocument,
     SliceRow,
+    StageGap,
     TraitShift,
 )
 from resources.config import DatasetConfig, GapConfig
@@ -68,10 +70,9 @@ def assemble(
         ),
         performance_gap=performance_gap,
         latent_gap=measured,
-        latent_gap_regions=[
-            RegionGap(**{**region, "measurements": {n: _measurement(m) for n, m in region["measurements"].items()}})
-            for region in stored["scores"]["regions"]
-        ],
+        latent_gap_regions=[RegionGap(**_part(region)) for region in stored["scores"]["regions"]],
+        latent_gap_stages=[StageGap(**_part(stage)) for stage in stored["scores"].get("stages", [])],
+        class_shares=_class_shares(stored["scores"].get("class_shares")),
         traits=[TraitShift(**{k: v for k, v in row.items() if k != "kind"}) for row in stored["diagnosis"]["shifts"]],
         hypotheses=[
             HypothesisRow(**{k: v for k, v in row.items() if k not in ("title", "reason")})
@@ -216,6 +217,16 @@ def _explanation(stored: dict[str, Any] | None, titles: dict[str, str]) -> Expla
 
 def _measurement(row: dict[str, Any]) -> MeasurementRow:
     return MeasurementRow(**{name: row[name] for name in MEASURED})
+
+
+def _part(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "measurements": {name: _measurement(found) for name, found in row["measurements"].items()}}
+
+
+def _class_shares(row: dict[str, Any] | None) -> ClassShareGap | None:
+    if row is None:
+        return None
+    return ClassShareGap(**{**row, "jensen_shannon": _measurement(row["jensen_shannon"])})
 
 
 def _dataset(dataset: DatasetConfig, manifest: pl.DataFrame) -> DatasetSummary:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -117,8 +117,34 @@ class RegionGap(Part):
     measurements: dict[str, MeasurementRow]
 
 
+class StageGap(Part):
+    """The latent gap of one encoder stage, on its channels' means over the picture; stage 1 is the shallowest."""
+
+    stage: int
+    channels: int
+    source_samples: int
+    target_samples: int
+    measurements: dict[str, MeasurementRow]
+
+
+class ClassShareGap(Part):
+    """Jensen–Shannon divergence of class shares in bits, of labelled pixels or, where a side has none, of predictions.
+
+    0: the same mix of classes; 1: no class in common.
+    """
+
+    basis: Literal["labels", "predictions"]
+    source_samples: int
+    target_samples: int
+    jensen_shannon: MeasurementRow
+
+
 class TraitShift(Part):
-    """How one trait differs, and how it goes with the loss inside the target."""
+    """How one trait differs, and how it goes with the loss inside the target.
+
+    `p_value` and `q_value` are of the Kolmogorov–Smirnov statistic. `psi` is the population stability index over the
+    source's deciles; `psi_p_value` permutes whole units, as `p_value` does.
+    """
 
     name: str
     label: str
@@ -128,6 +154,8 @@ class TraitShift(Part):
     effect_size: Number
     ks: Number
     wasserstein: Number
+    psi: Number = None
+    psi_p_value: Number = None
     p_value: Number
     q_value: Number
     loss_association: Number
@@ -347,6 +375,8 @@ class ReportDocument(Part):
     performance_gap: PerformanceGap
     latent_gap: dict[str, MeasurementRow]
     latent_gap_regions: list[RegionGap] = []
+    latent_gap_stages: list[StageGap] = []
+    class_shares: ClassShareGap | None = None
     traits: list[TraitShift]
     hypotheses: list[HypothesisRow]
     experiments: list[ExperimentRow]

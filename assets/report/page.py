@@ -31,8 +31,10 @@ from assets.report.document import (
     HypothesisRow,
     MeasurementRow,
     PerformanceGap,
+    RegionGap,
     ReportDocument,
     SliceRow,
+    StageGap,
     TraitShift,
 )
 from assets.report.evidence import Evidence
@@ -412,6 +414,13 @@ def top_traits(
     return found
 
 
+def part_columns(parts: Sequence[RegionGap | StageGap]) -> list[tuple[str, bool]]:
+    """The distances measured of class regions or encoder stages, and whether any of them has a p-value."""
+    keys = dict.fromkeys(key for part in parts for key in part.measurements)
+    tested = {key for part in parts for key, row in part.measurements.items() if row.p_value is not None}
+    return [(key, key in tested) for key in keys]
+
+
 def class_scale(gap: PerformanceGap) -> float:
     """The largest contribution of a class, which fills its bar."""
     values = [value for row in gap.per_class for value in (row.composition, row.within) if value is not None]
@@ -551,7 +560,8 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             class_scale=class_scale(document.performance_gap),
             ordered_traits=sorted(document.traits, key=lambda t: -abs(t.effect_size or 0.0)),
             trait_scale=max([abs(t.effect_size) for t in document.traits if t.effect_size is not None] or [1.0]) or 1.0,
-            region_keys=list(dict.fromkeys(key for row in document.latent_gap_regions for key in row.measurements)),
+            region_columns=part_columns(document.latent_gap_regions),
+            stage_columns=part_columns(document.latent_gap_stages),
             shown_quarantined=SHOWN_QUARANTINED,
             few_shared=FEW_SHARED,
             significant=SIGNIFICANT,

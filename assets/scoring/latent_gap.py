@@ -27,8 +27,12 @@ from assets.statistics.distances import (
 )
 from assets.statistics.neighbourhoods import auroc, knn_two_sample, kth_distances, prdc, weighted_auroc
 from assets.statistics.resampling import (
+    Indices,
     Names,
     bootstrap_weights,
+    by_units,
+    equal_draws,
+    even_units,
     percentile_interval,
     permute_units,
     pooled_units,
@@ -36,7 +40,6 @@ from assets.statistics.resampling import (
 from assets.statistics.two_sample import c2st, mmd_test, weighted_mmd
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 STATISTICS = (
     "knn_auroc", "frechet", "kid", "mmd", "energy", "sliced_wasserstein", "precision", "recall", "density", "coverage",
@@ -92,15 +95,6 @@ class _Settings:
     """(d, c) principal components for the Fréchet distance; c = 0 where there are too few samples for it."""
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """Samples of equal number: two of the holdout that share no unit, and one of the target."""
-
-    holdout: Indices
-    other_holdout: Indices
-    target: Indices
-
-
 def exceeds_floor(name: str, measurement: Measurement) -> bool:
     """Whether the value lies beyond its noise floor, in the direction of a gap. False without a floor or a value."""
     if measurement.noise_floor is None or math.isnan(measurement.value):
@@ -134,9 +128,10 @@ def latent_gap(
     `knn_auroc`, `kid` and `mmd` do not depend on size: their values use all samples, their intervals are bootstraps
     of units (centred on the value for the two kernels, because a resampled unit repeats), their floors stay at m₀.
 
-    p-values permute set labels over units, on all samples: of the AUROC (one-sided: the target is farther), of the
-    kernels (`energy` through its distance kernel), of the classifier's AUC (for `proxy_a_distance` too) and of the
-    neighbours. Fréchet, sliced Wasserstein and precision … coverage have none: read them against their floor.
+    p-values permute set labels over units, thinned to even sizes (`even_units`): of the AUROC (one-sided: the target is
+    farther), of the kernels (`energy` through its distance kernel), of the classifier's AUC (for `proxy_a_distance`,
+    too) and of the neighbours. Fréchet, sliced Wasserstein and precision … coverage have none: read them against their
+    floor.
 
     `frechet` is taken on m₀/10 principal components fitted on the reference, and is NaN below m₀ = 20. `kid` scales
     unit vectors by √d, so that x·y/d is their cosine.
@@ -173,8 +168,8 @@ def latent_gap(
     )
     if any(len(side.units) < SMALLEST_SET or len(set(side.units)) < 2 for side in sides):  # noqa: PLR2004
         return unknown
-    own, other = (side.take(_by_units(side.units, rng)[:LARGEST_SET]) for side in sides)
-    draws = _draws(own.units, other.units, floor_draws, rng)
+    own, other = (side.take(by_units(side.units, rng)[:LARGEST_SET]) for side in sides)
+    draws = equal_draws(own.units, other.units, floor_draws, rng, LARGEST_DRAW)
     size = len(draws[0].target)
     if size < SMALLEST_DRAW:
         return unknown
@@ -188,8 +183,8 @@ def latent_gap(
         "mmd": _mmd_and_interval(own, other, rbf_kernel(settings.sigma), bootstrap, rng),
     }.items():
         measured[name] = replace(measured[name], value=value, ci95=interval)
-    p_values = {"knn_auroc": _auroc_p_value(*sides, permutations, rng)}
-    p_values |= _vector_p_values(own, other, settings, permutations, rng)
+    p_values = {"knn_auroc": _auroc_p_value(*_evened(*sides), permutations, rng)}
+    p_values |= _vector_p_values(*_evened(own, other), settings, permutations, rng)
     return {name: replace(found, p_value=p_values.get(name)) for name, found in measured.items()}
 
 
@@ -212,27 +207,6 @@ def _latents(reference: Floats, vectors: ArrayLike, units: Names, scores: ArrayL
     if not len(rows) == len(names) == len(distances):
         raise ValueError(f"{len(rows)} vectors, {len(names)} units and {len(distances)} scores")
     return _Latents(rows, names, distances)
-
-
-def _by_units(units: NDArray[np.str_], rng: np.random.Generator) -> Indices:
-    """All samples, unit after unit in random order."""
-    distinct, index = np.unique(units, return_inverse=True)
-    return np.argsort(rng.permutation(len(distinct))[index], kind="stable")
-
-
-def _draws(holdout: NDArray[np.str_], target: NDArray[np.str_], count: int, rng: np.random.Generator) -> list[_Draw]:
-    """Draws whose sets all have the same number of samples: what the least even split of the holdout allows."""
-    splits = [_split_by_units(holdout, rng) for _ in range(count)]
-    size = min(*(len(part) for split in splits for part in split), len(target) // 2, LARGEST_DRAW)
-    return [_Draw(left[:size], right[:size], _by_units(target, rng)[:size]) for left, right in splits]
-
-
-def _split_by_units(units: NDArray[np.str_], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Two sets of samples without a common unit, as even as the random order of the units allows."""
-    order = _by_units(units, rng)
-    cuts = 1 + np.flatnonzero(units[order][1:] != units[order][:-1])
-    cut = cuts[np.argmin(np.abs(2 * cuts - len(units)))]
-    return order[:cut], order[cut:]
 
 
 def _settings(
@@ -308,6 +282,12 @@ def _auroc_and_interval(
     return auroc(other.scores, own.scores), percentile_interval(draws)
 
 
+def _evened(own: _Latents, other: _Latents) -> tuple[_Latents, _Latents]:
+    """Both sides with their units thinned to even sizes, as permutations of units need."""
+    kept = even_units(own.units, other.units)
+    return own.take(np.flatnonzero(kept[: len(own.units)])), other.take(np.flatnonzero(kept[len(own.units) :]))
+
+
 def _auroc_p_value(own: _Latents, other: _Latents, permutations: int, rng: np.random.Generator) -> float:
     scores = np.concatenate([own.scores, other.scores])
     labels = np.repeat([False, True], [len(own.scores), len(other.scores)])
@@ -339,11 +319,12 @@ def _vector_p_values(
 ) -> dict[str, float]:
     sets = own.vectors, own.units, other.vectors, other.units
     classifier = c2st(*sets, permutations, rng).p_value
+    k = min(settings.k, len(own.units) + len(other.units) - 1)
     return {
         "kid": mmd_test(*sets, permutations, rng, _kid_kernel).p_value,
         "mmd": mmd_test(*sets, permutations, rng, rbf_kernel(settings.sigma)).p_value,
         "energy": mmd_test(*sets, permutations, rng, distance_kernel).p_value,
         "c2st_auc": classifier,
         "proxy_a_distance": classifier,
-        "knn_two_sample": knn_two_sample(*sets, settings.k, permutations, rng).p_value,
+        "knn_two_sample": knn_two_sample(*sets, k, permutations, rng).p_value,
     }

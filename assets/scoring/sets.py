@@ -1,30 +1,35 @@
-"""Whole sets against each other: the latent gap of the picture and of each class region, as plain values to store.
+"""Whole sets against each other: latent gap of pictures, class regions and encoder stages; gap of class shares.
 
-Belongs here: putting tables into `latent_gap` and its answer into JSON values. Does not: the statistics.
+Belongs here: putting tables into `latent_gap` and `class_share_gap`, and their answers into plain values to store.
+Does not: the statistics.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from assets.inference.latents import region_latents, vectors
+from assets.scoring.class_shares import class_share_gap, labelled_pixels, predicted_shares
 from assets.scoring.latent_gap import Measurement, exceeds_floor, latent_gap
 from assets.scoring.neighbours import ReferenceLatents, latents_of, reference_latents
 from resources.config import StatisticsConfig
 from resources.sample_store import SampleStore
 
-REGION_STATISTICS = ("knn_auroc", "mmd", "frechet", "c2st_auc", "precision", "recall")
-"""What is reported of every class region."""
-SMALLEST_REGION = 12
-"""A class must occur in this many pictures of each part to be compared."""
-REGION_PERMUTATIONS = 199
-REGION_DRAWS = 20
+PART_STATISTICS = ("knn_auroc", "knn_two_sample", "c2st_auc", "kid", "mmd", "energy", "sliced_wasserstein", "frechet",
+                   "precision", "recall")  # fmt: skip
+"""What is reported of every class region and encoder stage."""
+SMALLEST_PART = 12
+"""A class or stage must be seen in this many pictures of each set to be compared."""
+PART_PERMUTATIONS = 199
+PART_DRAWS = 20
 
 Measured = dict[str, Any]
 
@@ -68,31 +73,56 @@ def score_regions(
     known, holdout = (latents_of(embeddings, manifest, part) for part in ("reference", "holdout"))
     found = []
     for index, name in enumerate(class_names):
-        reference_ids, reference_vectors = region_latents(known, index)
-        (held_ids, held), (target_ids, other) = region_latents(holdout, index), region_latents(target, index)
-        if min(len(reference_ids), len(held_ids), len(target_ids)) < SMALLEST_REGION:
-            continue
-        measured = latent_gap(
-            reference_vectors,
-            held,
-            _units(holdout, held_ids),
-            other,
-            _units(target, target_ids),
-            k=settings.neighbours,
-            permutations=min(settings.permutations, REGION_PERMUTATIONS),
-            bootstrap=settings.bootstrap,
-            floor_draws=min(settings.noise_floor_draws, REGION_DRAWS),
-            seed=settings.seed,
-        )
-        found.append(
-            {
-                "name": name,
-                "source_samples": len(held_ids),
-                "target_samples": len(target_ids),
-                "measurements": {key: _plain(key, measured[key]) for key in REGION_STATISTICS},
-            }
-        )
+        parts = [_region(rows, index) for rows in (known, holdout, target)]
+        if min(len(part.units) for part in parts) >= SMALLEST_PART:
+            found.append({"name": name, **_part_gap(parts, settings)})
     return found
+
+
+def score_stages(
+    embeddings: pl.DataFrame, manifest: pl.DataFrame, target: pl.DataFrame, settings: StatisticsConfig
+) -> list[dict[str, Any]]:
+    """The latent gap of each encoder stage, shallow to deep, on its channels' means over the picture.
+
+    The deepest stage is the latent of the whole picture. Nothing where a set is too small, or where the model gives one
+    feature map alone (`embedding_layer`).
+    """
+    sides = [latents_of(embeddings, manifest, part) for part in ("reference", "holdout")] + [target]
+    if min(side.height for side in sides) < SMALLEST_PART:
+        return []
+    channels = target["stage_channels"][0].to_list()
+    if len(channels) == 1:
+        return []
+    ends = np.cumsum(channels)
+    means = [vectors(side, "stage_mean") for side in sides]
+    units = [side["unit"].to_list() for side in sides]
+    found = []
+    for number, (width, end) in enumerate(zip(channels, ends, strict=True), 1):
+        parts = [_Part(rows[:, end - width : end], names) for rows, names in zip(means, units, strict=True)]
+        found.append({"stage": number, "channels": width, **_part_gap(parts, settings)})
+    return found
+
+
+def score_class_shares(
+    source: tuple[pl.DataFrame, pl.DataFrame], target: tuple[pl.DataFrame, pl.DataFrame], settings: StatisticsConfig
+) -> dict[str, Any]:
+    """Jensen–Shannon divergence of class shares; each side is its evaluation and its manifest.
+
+    Labels are compared with labels; where a side has none, predictions with predictions.
+    """
+    basis = "labels"
+    holdout, other = labelled_pixels(*source, "holdout"), labelled_pixels(*target, "target")
+    if not (holdout.units and other.units):
+        basis = "predictions"
+        holdout, other = predicted_shares(*source, "holdout"), predicted_shares(*target, "target")
+    measured = class_share_gap(
+        holdout, other, permutations=settings.permutations, bootstrap=settings.bootstrap,
+        floor_draws=settings.noise_floor_draws, seed=settings.seed,
+    )  # fmt: skip
+    return {
+        "basis": basis, "source_samples": len(holdout.units), "target_samples": len(other.units),
+        "jensen_shannon": _plain("jensen_shannon", measured),
+    }  # fmt: skip
 
 
 def holdout_scores(store: SampleStore, settings: StatisticsConfig) -> pl.DataFrame:
@@ -107,9 +137,32 @@ def index_folder(store: SampleStore) -> Path:
     return store.path("index", "reference").parent
 
 
-def _units(frame: pl.DataFrame, ids: list[str]) -> list[str]:
-    units = dict(frame.select("sample_id", "unit").iter_rows())
-    return [units[name] for name in ids]
+@dataclass(frozen=True)
+class _Part:
+    """One class's regions, or one stage, of one set: (n, d) vectors and the unit of each."""
+
+    latents: NDArray[np.float32]
+    units: list[str]
+
+
+def _region(rows: pl.DataFrame, class_index: int) -> _Part:
+    ids, found = region_latents(rows, class_index)
+    units = dict(rows.select("sample_id", "unit").iter_rows())
+    return _Part(found, [units[name] for name in ids])
+
+
+def _part_gap(parts: Sequence[_Part], settings: StatisticsConfig) -> dict[str, Any]:
+    """Sizes and `PART_STATISTICS` of reference, holdout and target, with fewer draws than whole pictures get."""
+    reference, holdout, target = parts
+    measured = latent_gap(
+        reference.latents, holdout.latents, holdout.units, target.latents, target.units,
+        k=settings.neighbours, permutations=min(settings.permutations, PART_PERMUTATIONS),
+        bootstrap=settings.bootstrap, floor_draws=min(settings.noise_floor_draws, PART_DRAWS), seed=settings.seed,
+    )  # fmt: skip
+    return {
+        "source_samples": len(holdout.units), "target_samples": len(target.units),
+        "measurements": {name: _plain(name, measured[name]) for name in PART_STATISTICS},
+    }  # fmt: skip
 
 
 def _plain(name: str, measurement: Measurement) -> Measured:

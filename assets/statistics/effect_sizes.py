@@ -125,29 +125,6 @@ def psi(source: ArrayLike, target: ArrayLike, bins: int = 10) -> float:
     return float(((q - p) * np.log(q / p)).sum()) if p.size else math.nan
 
 
-def psi_p_value(source: ArrayLike, target: ArrayLike, bins: int = 10) -> float:
-    """p-value of PSI for independent samples: PSI/(1/n + 1/m) ~ χ²(B − 1) (Yurdakul & Naranjo 2020).
-
-    B counts the bins that hold anything; a single one gives p = 1. It knows nothing of units: where samples depend on
-    one another use `shifts.shift_test`. An empty side: NaN.
-
-    Args:
-        source: (n,) numbers that define the bins.
-        target: (m,) numbers.
-        bins: quantile bins before merging.
-    """
-    from scipy.stats import chi2
-
-    p, q = _bin_shares(source, target, bins)
-    if p.size == 0:
-        return math.nan
-    occupied = int(((p > 0) | (q > 0)).sum())
-    if occupied == 1:
-        return 1.0
-    scale = 1 / len(_present(source)) + 1 / len(_present(target))
-    return float(chi2.sf(psi(source, target, bins) / scale, occupied - 1))
-
-
 def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
     """½KL(p‖m) + ½KL(q‖m) with m = (p + q)/2, in bits: 0 for equal shares, 1 for disjoint ones (Lin 1991).
 
@@ -162,12 +139,28 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
         ValueError: different lengths or a negative share.
     """
     a, b = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    return float(jensen_shannon_rows(a[None], b[None])[0])
+
+
+def jensen_shannon_rows(p: ArrayLike, q: ArrayLike) -> Floats:
+    """`jensen_shannon` of many pairs of shares at once: a bootstrap's or a permutation's.
+
+    Args:
+        p: (B, C) non-negative shares or counts; every row is normalised here.
+        q: (B, C) the same of the other side.
+
+    Returns:
+        (B,) 0..1; NaN where a side is all zero.
+
+    Raises:
+        ValueError: different shapes or a negative share.
+    """
+    a, b = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     if a.shape != b.shape or (a < 0).any() or (b < 0).any():
         raise ValueError("shares must be non-negative and of equal length")
-    if a.sum() == 0 or b.sum() == 0:
-        return math.nan
-    a, b = a / a.sum(), b / b.sum()
-    return (_divergence_from_middle(a, b) + _divergence_from_middle(b, a)) / 2
+    a, b = _normalised(a), _normalised(b)
+    divergence: Floats = (_divergence_from_middle(a, b) + _divergence_from_middle(b, a)) / 2
+    return divergence
 
 
 def _present(values: ArrayLike) -> Floats:
@@ -189,6 +182,14 @@ def _bin_shares(source: ArrayLike, target: ArrayLike, bins: int) -> tuple[Floats
     return counts[0] / len(a), counts[1] / len(b)
 
 
-def _divergence_from_middle(p: Floats, q: Floats) -> float:
-    held = p > 0
-    return float((p[held] * np.log2(2 * p[held] / (p[held] + q[held]))).sum())
+def _normalised(rows: Floats) -> Floats:
+    totals = rows.sum(axis=1, keepdims=True)
+    shares: Floats = np.divide(rows, totals, out=np.full_like(rows, math.nan), where=totals > 0)
+    return shares
+
+
+def _divergence_from_middle(p: Floats, q: Floats) -> Floats:
+    held = ~(p <= 0)  # NaN stay
+    ratio = np.divide(2 * p, p + q, out=np.ones_like(p), where=held)
+    divergence: Floats = (p * np.log2(ratio)).sum(axis=1)
+    return divergence

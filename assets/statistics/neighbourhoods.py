@@ -124,7 +124,8 @@ def knn_two_sample(
     """Mean share of same-set samples among the k nearest of the pooled set (Schilling 1986, Henze 1988).
 
     p = (1 + #{permuted ≥ observed}) / (permutations + 1) with set labels permuted over units. `null_mean` is the exact
-    mean for exchangeable samples, Σ nᵢ(nᵢ−1)/(N(N−1)); dependence inside units lifts the statistic above it.
+    mean for exchangeable samples, Σ nᵢ(nᵢ−1)/(N(N−1)); dependence inside units lifts the statistic above it. It grows
+    with the unevenness of the sets, so units must be about equally large in both (`resampling.even_units`).
 
     Args:
         x: (n, d).

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
 Names = Sequence[str] | NDArray[np.str_]
 
 RELATIVE_ZERO = 1e-12
@@ -34,6 +35,15 @@ class PairedTest:
     degrees_of_freedom: float
     p_value: float
     ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Indices of samples, equally many in each: two sets of the holdout that share no unit, and one of the target."""
+
+    holdout: Indices
+    other_holdout: Indices
+    target: Indices
 
 
 def dependence_units(groups: Names, minimum: int = 6) -> NDArray[np.str_]:
@@ -188,6 +198,62 @@ def permute_units(labels: ArrayLike, units: Names, permutations: int, rng: np.ra
         raise ValueError("a unit holds samples of both sets: tag the units by set first (pooled_units)")
     shuffled = rng.permuted(np.tile(unit_labels, (permutations, 1)), axis=1)
     return np.asarray(shuffled[:, index], dtype=np.bool_)
+
+
+def even_units(first: Names, second: Names) -> NDArray[np.bool_]:
+    """Which samples to keep so that the units of two sets are about equally large, as a permutation of units asks for.
+
+    A statistic that depends on the number of samples gives small p-values without any difference where one set's units
+    are larger than the other's, because permuted sets are then less uneven than the observed ones. Every unit is
+    thinned evenly to at most as many samples as the median unit of either set, the smaller of the two, holds.
+
+    Args:
+        first: (n,) unit of each sample.
+        second: (m,) unit of each sample.
+
+    Returns:
+        (n + m,) True for samples to keep, `first` before `second`; all of them where all units are of one size.
+    """
+    _, index, sizes = np.unique(pooled_units(first, second), return_inverse=True, return_counts=True)
+    if not (len(first) and len(second)):
+        return np.ones(len(index), dtype=np.bool_)
+    medians = (np.median(sizes[np.unique(side)]) for side in (index[: len(first)], index[len(first) :]))
+    kept = np.minimum(sizes, int(min(medians)))[index]
+    order = np.argsort(index, kind="stable")
+    place = np.empty_like(index)
+    place[order] = np.arange(len(index)) - (np.cumsum(sizes) - sizes)[index[order]]
+    return np.asarray((place + 1) * kept // sizes[index] > place * kept // sizes[index], dtype=np.bool_)
+
+
+def by_units(units: Names, rng: np.random.Generator) -> Indices:
+    """Indices of all samples, unit after unit in random order; within a unit they keep theirs. (n,)."""
+    distinct, index = np.unique(np.asarray(units, dtype=np.str_), return_inverse=True)
+    return np.argsort(rng.permutation(len(distinct))[index], kind="stable")
+
+
+def equal_draws(holdout: Names, target: Names, count: int, rng: np.random.Generator, largest: int) -> list[Draw]:
+    """Draws by whole units whose sets all have one size, for statistics that depend on the number of samples.
+
+    The holdout is split in two that share no unit, as evenly as the random order of its units allows; the size is that
+    of the smallest part over all draws, at most half of the target and `largest`.
+
+    Args:
+        holdout: (n,) unit of each sample, at least two distinct ones.
+        target: (m,) unit of each sample.
+        count: draws.
+        rng: source of randomness.
+        largest: most samples of a set.
+    """
+    splits = [_split_by_units(np.asarray(holdout, dtype=np.str_), rng) for _ in range(count)]
+    size = min(*(len(part) for split in splits for part in split), len(target) // 2, largest)
+    return [Draw(left[:size], right[:size], by_units(target, rng)[:size]) for left, right in splits]
+
+
+def _split_by_units(units: NDArray[np.str_], rng: np.random.Generator) -> tuple[Indices, Indices]:
+    order = by_units(units, rng)
+    cuts = 1 + np.flatnonzero(units[order][1:] != units[order][:-1])
+    cut = cuts[np.argmin(np.abs(2 * cuts - len(units)))]
+    return order[:cut], order[cut:]
 
 
 def _bit(salt: int, unit: str) -> bool:

@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from assets.statistics.effect_sizes import jensen_shannon
+
 PER_SAMPLE = ("manifest", "embeddings", "evaluation", "traits", "gap_scores")
 
 pytestmark = pytest.mark.slow
@@ -44,6 +46,14 @@ def test_report_is_whole_and_says_what_the_tables_say(world):
     assert document.performance_gap.target_loss == pytest.approx(losses.mean())
     assert document.performance_gap.detected
     assert {row.id for row in document.experiments} == {"exposure", "channel_statistics", "brighten"}
+    shares = [row.target_share for row in document.performance_gap.per_class]
+    source = [row.source_share for row in document.performance_gap.per_class]
+    assert document.class_shares.jensen_shannon.value == pytest.approx(jensen_shannon(source, shares))
+    assert sum(row.channels for row in document.latent_gap_stages) == len(
+        world.rows("dark", "embeddings")["stage_mean"][0]
+    )
+    assert all(row.measurements["kid"].p_value is not None for row in document.latent_gap_stages)
+    assert {row.psi_p_value is None for row in document.traits if row.psi is not None} == {False}
     assert "<script" in world.store.path("reports", "dark", "report.html").read_text()
 
 
@@ -70,6 +80,8 @@ def test_unlabelled_target_is_answered_without_losses(world):
     assert document["performance_gap"]["loss_gap"] is None
     assert "no labels" in document["performance_gap"]["reason"]
     assert document["latent_gap"]["knn_auroc"]["value"] is not None
+    assert document["class_shares"]["basis"] == "predictions"
+    assert document["class_shares"]["jensen_shannon"]["value"] > 0
     assert {row["verdict"] for row in document["experiments"]} == {"skipped"}
     assert not document["root_causes"]
     assert world.rows("bare", "traits")["share_road"].is_not_nan().all()  # from predictions

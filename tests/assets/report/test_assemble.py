@@ -106,7 +106,11 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
     return {
         "model": {"fingerprint": "abc", "trained_here": True, "classes": list(CLASSES)},
         "scores": {"whole": {"knn_auroc": measured, "frechet": undefined}, "regions": [
-            {"name": "sky", "source_samples": 20, "target_samples": 18, "measurements": {"knn_auroc": measured}}]},
+            {"name": "sky", "source_samples": 20, "target_samples": 18, "measurements": {"knn_auroc": measured}}],
+            "stages": [{"stage": 1, "channels": 32, "source_samples": 24, "target_samples": 24,
+                        "measurements": {"kid": measured, "energy": undefined}}],
+            "class_shares": {"basis": "labels", "source_samples": 24, "target_samples": 24,
+                             "jensen_shannon": measured}},
         "diagnosis": {
             "shifts": shifts.to_dicts(), "hypotheses": ranked.to_dicts(),
             "disde": {"shared_inputs": {"value": 0.1, "ci95": [0.0, 0.2]},
@@ -205,7 +209,23 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert document.worst_clusters[0].samples == ["t1", "t2"]
     assert document.latent_gap["knn_auroc"].value == 0.8
     assert document.latent_gap_regions[0].measurements["knn_auroc"].noise_floor == 0.6
+    [stage] = document.latent_gap_stages
+    assert (stage.stage, stage.channels, stage.measurements["kid"].value) == (1, 32, 0.8)
+    assert stage.measurements["energy"].value is None
+    assert (document.class_shares.basis, document.class_shares.jensen_shannon.ci95) == ("labels", (0.7, 0.9))
+    assert (document.traits[0].psi, document.traits[0].psi_p_value) == (0.5, 0.5)
     assert document.skipped == []
+
+
+def test_scores_of_an_older_store_are_a_report_without_the_new_parts(config, experiments):
+    sides, stored = sides_of(), stored_of(experiments, [])
+    del stored["scores"]["stages"], stored["scores"]["class_shares"]
+    stored["diagnosis"]["shifts"] = [
+        {name: value for name, value in row.items() if not name.startswith("psi")}
+        for row in stored["diagnosis"]["shifts"]
+    ]
+    found = assemble(config, "away", sides, gap_of(sides), stored, experiments, [])
+    assert found.latent_gap_stages == [] and found.class_shares is None and found.traits[0].psi is None
 
 
 def test_an_experiment_carries_its_hypothesis_and_its_fit(document, experiments):

@@ -355,6 +355,8 @@ def build_document(**changes: Any) -> d.ReportDocument:
             effect_size=float((1.9 if i % 3 else -2.2) / (i + 1)),
             ks=0.7 / (i + 1),
             wasserstein=0.12 / (i + 1),
+            psi=2.31 / (i + 1),
+            psi_p_value=0.002 if i < 5 else 0.2,
             p_value=0.00001 * 10**i if i < 5 else 0.2,
             q_value=0.00004 * 10**i if i < 4 else 0.3,
             loss_association=None if name == "aspect_ratio" else 0.5 - 0.09 * i,
@@ -450,6 +452,22 @@ def build_document(**changes: Any) -> d.ReportDocument:
             )
             for name in CLASSES
         ],
+        latent_gap_stages=[
+            d.StageGap(
+                stage=stage,
+                channels=channels,
+                source_samples=150,
+                target_samples=200,
+                measurements={key: measures[key] for key in ("knn_auroc", "kid", "recall", "sliced_wasserstein")},
+            )
+            for stage, channels in ((1, 32), (2, 24), (3, 40), (4, 112), (5, 320))
+        ],
+        class_shares=d.ClassShareGap(
+            basis="labels",
+            source_samples=150,
+            target_samples=198,
+            jensen_shannon=row(value=0.0312, ci95=(0.021, 0.044), p_value=0.004, noise_floor=0.0125),
+        ),
         traits=traits,
         hypotheses=hypotheses,
         experiments=build_experiments(),
@@ -717,6 +735,43 @@ def test_nothing_confirmed_is_said_plainly() -> None:
     text = visible(render_page(document, build_evidence()))
     assert "Nothing is confirmed: all of the +0.312 is unexplained" in text
     assert advice(document)[0].title == "Don’t act on a hunch"
+
+
+def test_distances_of_stages_stand_shallow_to_deep(page: str) -> None:
+    table = page[page.index('id="stages-title"') : page.index('id="regions-title"')]
+    heads = re.findall(r'<button[^>]*class="sort"[^>]*>(.*?)</button>', table)
+    assert heads == ["Stage", "Channels", "k-NN AUROC", "p", "KID", "p", "Recall", "Sliced Wasserstein"]
+    rows = re.findall(r"<tr><th scope=\"row\".*?</tr>", table, re.DOTALL)
+    assert [re.search(r'data-value="(\d)"', row).group(1) for row in rows] == list("12345")  # type: ignore[union-attr]
+    assert all(row.count("<td") == len(heads) - 1 for row in rows)
+    assert all(row.count("▲") == 2 for row in rows)  # recall lies above its lower bound, the last is not defined
+    assert "stages-title" not in render_page(build_document(latent_gap_stages=[]), build_evidence(20))
+
+
+def test_the_mix_of_classes_is_said_with_its_uncertainty(page: str) -> None:
+    text = visible(page)
+    assert (
+        "The class shares of labelled pixels of 198 target pictures and 150 holdout pictures lie 0.0312 bits apart "
+        "(Jensen–Shannon: 0 the same mix of classes, 1 no class in common; 95% interval 0.0210 to 0.0440, p = 0.004; "
+        "noise floor 0.0125). That exceeds what two halves of the holdout show between themselves." in text
+    )
+    alone = d.ClassShareGap(
+        basis="predictions", source_samples=1, target_samples=5, jensen_shannon=d.MeasurementRow(value=0.2)
+    )
+    text = visible(render_page(build_document(class_shares=alone), build_evidence(20)))
+    assert "The predicted class shares (a side has no labels) of 5 target pictures and 1 holdout picture lie" in text
+    assert "1 no class in common)." in text
+    unknown = alone.model_copy(update={"jensen_shannon": d.MeasurementRow(value=None)})
+    assert "Jensen–Shannon" not in visible(render_page(build_document(class_shares=unknown), build_evidence(20)))
+
+
+def test_psi_stands_beside_its_own_p_value(page: str) -> None:
+    table = page[page.index('id="shifts-title"') :]
+    heads = re.findall(r'<button[^>]*class="sort"[^>]*>(.*?)</button>', table[: table.index("</thead>")])
+    place = heads.index("PSI")
+    assert heads[place : place + 2] == ["PSI", "p (PSI)"]
+    first = re.search(r"<tr><th scope=\"row\".*?</tr>", table, re.DOTALL).group()  # type: ignore[union-attr]
+    assert re.findall(r"<td.*?</td>", first, re.DOTALL)[place - 1].endswith(">2.31</td>")
 
 
 def test_suspected_labels_are_a_list_to_check(page: str) -> None:

@@ -11,7 +11,10 @@ from scipy import stats
 
 from assets.statistics.resampling import (
     bootstrap_weights,
+    by_units,
     dependence_units,
+    equal_draws,
+    even_units,
     halves,
     paired_cluster_test,
     percentile_interval,
@@ -165,3 +168,29 @@ def test_a_unit_in_both_sets_is_refused():
     with pytest.raises(ValueError, match="pooled_units"):
         permute_units([True, False], ["a", "a"], 3, np.random.default_rng(0))
     assert len(set(pooled_units(["a"], ["a"]))) == 2
+
+
+def test_units_stay_together_in_random_order():
+    units = np.asarray(["b", "a", "b", "c", "a", "b"])
+    order = by_units(units, np.random.default_rng(0))
+    assert sorted(order) == list(range(6))
+    assert np.count_nonzero(units[order][1:] != units[order][:-1]) == 2
+    assert order[units[order] == "b"].tolist() == [0, 2, 5]
+
+
+def test_draws_share_no_unit_and_have_one_size():
+    units = np.asarray(unit_names(5, 7) + ["large"] * 20)
+    for draw in equal_draws(units, unit_names(9, 6), 30, np.random.default_rng(0), largest=500):
+        assert not set(units[draw.holdout]) & set(units[draw.other_holdout])
+        assert len(draw.holdout) == len(draw.other_holdout) == len(draw.target) > 0
+    assert len(equal_draws(units, unit_names(9, 6), 1, np.random.default_rng(0), largest=4)[0].target) == 4
+
+
+def test_even_units_are_thinned_evenly_to_the_smaller_median():
+    first, second = unit_names(3, 9), [*unit_names(2, 3), "short"]
+    kept = even_units(first, second)
+    assert kept[:27].reshape(3, 9).sum(axis=1).tolist() == [3, 3, 3]
+    assert np.flatnonzero(kept[:9]).tolist() == [2, 5, 8]
+    assert kept[27:].all()
+    assert even_units(unit_names(4, 5), unit_names(2, 5)).all()
+    assert even_units([], ["a", "a"]).all()

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from assets.statistics import effect_sizes
+from assets.statistics.resampling import even_units, permute_units, pooled_units
 from assets.statistics.shifts import shift_table, shift_test, spearman_association
 
 
@@ -46,9 +47,65 @@ def test_table_equals_single_tests():
         assert table.hedges_g[trait] == effect_sizes.hedges_g(y, x)
         assert table.cliffs_delta[trait] == effect_sizes.cliffs_delta(y, x)
         assert table.wasserstein[trait] == effect_sizes.wasserstein_1(x, y)
+        assert table.psi[trait] == effect_sizes.psi(x, y)
         p = shift_test(x, units[0], y, units[1], 199, np.random.default_rng(2))
         assert table.p_value[trait] == p
     assert table.p_value[3] == pytest.approx(0.005)
+    assert table.psi_p_value[3] == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+def test_psi_p_value_counts_permuted_psis(digits: int):
+    """Deciles are those of each permuted source, over units thinned to even sizes; ties and gaps included."""
+    rng = np.random.default_rng(3)
+    source, target = grouped(rng, 7, 5).round(digits), grouped(rng, 6, 9).round(digits) + 0.3
+    target[4:6] = np.nan
+    units = names(7, 5), names(6, 9)
+    found = shift_table(source, target, *units, 60, np.random.default_rng(4)).psi_p_value[0]
+    kept = even_units(*units)
+    pooled, labels = np.concatenate([source, target])[kept, 0], np.repeat([False, True], [35, 54])
+    permuted = permute_units(labels, pooled_units(*units), 60, np.random.default_rng(4))[:, kept]
+    labels = labels[kept]
+    observed = effect_sizes.psi(pooled[~labels], pooled[labels])
+    above = sum(effect_sizes.psi(pooled[~row], pooled[row]) >= observed - 1e-12 for row in permuted)
+    assert found == (1 + above) / 61
+
+
+def test_psi_of_independent_samples_has_the_null_of_yurdakul_and_naranjo():
+    """PSI/(1/n + 1/m) ~ χ²(9): its p-values are those of permuted samples; the folklore threshold of 0.1 alarms."""
+    rng = np.random.default_rng(1)
+    source, target = rng.standard_normal((300, 60)), rng.standard_normal((200, 60))
+    alone = [str(i) for i in range(300)], [str(i) for i in range(200)]
+    table = shift_table(source, target, *alone, 499, rng)
+    expected = stats.chi2.sf(table.psi / (1 / 300 + 1 / 200), 9)
+    assert np.abs(table.psi_p_value - expected).max() < 0.08
+    assert np.corrcoef(table.psi_p_value, expected)[0, 1] > 0.99
+    assert (table.psi > 0.1).mean() > 0.1
+
+
+def test_shift_test_holds_its_size_for_independent_frames_of_longer_drives():
+    """Thirty drives of twelve frames against ten of four: permuted whole, a third would be rejected."""
+    rng = np.random.default_rng(0)
+    table = [
+        shift_table(rng.standard_normal((360, 1)), rng.standard_normal((40, 1)), names(30, 12), names(10, 4), 99, rng)
+        for _ in range(300)
+    ]
+    for p_values in ([one.p_value[0] for one in table], [one.psi_p_value[0] for one in table]):
+        assert np.sum(np.asarray(p_values) <= 0.05) <= stats.binom.ppf(0.9995, 300, 0.05)
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (12, 4)])
+def test_psi_p_value_holds_its_size_under_dependence(sizes: tuple[int, int]):
+    rng = np.random.default_rng(0)
+    p_values, naive = [], []
+    for _ in range(300):
+        source, target = grouped(rng, 10, sizes[0]), grouped(rng, 10, sizes[1])
+        table = shift_table(source, target, names(10, sizes[0]), names(10, sizes[1]), 99, rng)
+        p_values.append(table.psi_p_value[0])
+        naive.append(stats.chi2.sf(table.psi[0] / (1 / len(source) + 1 / len(target)), 9))
+    assert np.sum(np.asarray(p_values) <= 0.05) <= stats.binom.ppf(0.9995, 300, 0.05)
+    assert stats.kstest(p_values, "uniform").pvalue > 0.001
+    assert np.mean(np.asarray(naive) <= 0.05) > 0.2  # frames of a drive counted singly
 
 
 def test_constant_empty_and_missing_traits_are_defined():
@@ -60,6 +117,10 @@ def test_constant_empty_and_missing_traits_are_defined():
     assert math.isnan(table.ks[1])
     assert math.isnan(table.p_value[1])
     assert table.ks[2] == 1
+    assert (table.psi[0], table.psi_p_value[0]) == (0, 1)
+    assert math.isnan(table.psi[1])
+    assert math.isnan(table.psi_p_value[1])
+    assert table.psi[2] > 1
     empty = shift_table(source[:, :0], target[:, :0], list("aabbcc"), list("aabbccdd"), 5, np.random.default_rng(0))
     assert empty.ks.size == 0
 

@@ -70,8 +70,9 @@ def test_tests_hold_their_size_under_dependence(sizes: tuple[int, int]):
     p_values = []
     for _ in range(250):
         x, y = grouped(generator, 10, sizes[0], 4), grouped(generator, 10, sizes[1], 4)
-        mmd = mmd_test(x, units[0], y, units[1], 59, generator).p_value
-        p_values.append([mmd, c2st(x, units[0], y, units[1], 59, generator).p_value])
+        kernels = (None, polynomial_kernel, distance_kernel)
+        mmds = [mmd_test(x, units[0], y, units[1], 59, generator, kernel).p_value for kernel in kernels]
+        p_values.append([*mmds, c2st(x, units[0], y, units[1], 59, generator).p_value])
     rejected = (np.asarray(p_values) <= 0.05).sum(axis=0)
     assert (rejected <= stats.binom.ppf(0.9995, 250, 0.05)).all()
     if sizes[0] == sizes[1]:

@@ -189,7 +189,7 @@ def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
     whitening = shift.whitening(shift.difference)
     nothing = float(shift.misfit(np.zeros_like(shift.difference), shift.difference, whitening))
     alone = _gains(shift, shift.difference, responses)
-    noise = np.array([_gains(shift, difference, responses) for difference in shift.null])
+    noise, chance = _noise(shift, responses)
     steps: list[Step] = []
     chosen: list[_Part] = []
     misfit = nothing
@@ -212,9 +212,8 @@ def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
         chosen = _settled(shift, chosen, shift.whitening(shift.difference, CLOSE))[1]
     settings = {part.response.experiment: part.response.setting(part.place) for part in chosen}
     found = tuple(replace(step, setting=settings[step.experiment]) for step in steps)
-    chance = float(np.quantile([_nothing(shift, difference) for difference in shift.null], 0.95))
     names = [response.experiment for response in responses]
-    return Explanation(found, nothing, misfit, chance, dict(zip(names, alone.tolist(), strict=True)))
+    return Explanation(found, nothing, misfit, float(np.quantile(chance, 0.95)), dict(zip(names, alone.tolist(), strict=True)))
 
 
 def tilted(experiment: str, traits: Floats, share: Floats, wanted: Sequence[float]) -> Response:
@@ -307,8 +306,20 @@ def _gains(shift: Shift, difference: Floats, responses: Sequence[Response]) -> F
     return np.maximum(nothing - np.array(least), 0.0)
 
 
-def _nothing(shift: Shift, difference: Floats) -> float:
-    return float(shift.misfit(np.zeros_like(difference), difference, shift.whitening(difference)))
+def _noise(shift: Shift, responses: Sequence[Response]) -> tuple[Floats, Floats]:
+    """Under permuted set labels: what each candidate takes off the misfit, (B, candidates), and the misfit, (B,).
+
+    One metric serves all permutations: of differences that chance makes, what an imitation may miss of them is nothing
+    beside the floor, and without it chance is if anything overrated.
+    """
+    whitening = shift.whitening(shift.difference, 0.0)
+    drawn = shift.null[:, shift.known] @ whitening.T
+    misfit = (drawn**2).sum(1)
+    gains = []
+    for response in responses:
+        change = response.grid[1][:, shift.known] @ whitening.T
+        gains.append((2 * drawn @ change.T - (change**2).sum(1)).max(1))
+    return np.maximum(np.array(gains).T, 0.0), misfit
 
 
 def _corrected(gains: Floats, noise: Floats) -> Floats:

@@ -13,10 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
+from gapbench.baselines import baseline_answers
 from gapbench.cases import Case, cases, lay_out
 from gapbench.damage import Curve, curves
 from gapbench.method import Method
-from gapbench.score import table
+from gapbench.results import show, summary
+from gapbench.streets_world import streets
 from gapbench.world import CAMVID, World, camvid
 
 CONSOLE = Console(soft_wrap=True)
@@ -31,22 +33,25 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="each n-th of these cases")
     parser.add_argument("--part", default="1/1", help="the i-th of n parts of these cases, as i/n: for n processes")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further case after this time")
+    parser.add_argument("--table", action="store_true", help="ask nothing: print the table of the answers so far")
     parser.add_argument("--store", type=Path, default=Path("gap-data/gapbench"))
     asked = parser.parse_args()
     if asked.world == "camvid" and not CAMVID.exists():
         parser.exit(2, f"{CAMVID}: not there; the bench needs CamVid and weights trained on its day drives\n")
     folder = asked.store / asked.world
-    world = camvid(folder)
+    world = camvid(folder) if asked.world == "camvid" else streets(folder)
     known = cases(asked.half, world.config.class_names)
     wanted = [case for case in known if asked.only in case.name][:: asked.every]
     part, parts = map(int, asked.part.split("/"))
-    rows = run(world, wanted[part - 1 :: parts], folder, asked.minutes, asked.part)
-    for figure, rate in table(rows).items():
-        CONSOLE.print(f"{figure:<48} {rate}", markup=False)
+    if not asked.table:
+        run(world, wanted[part - 1 :: parts], folder, asked.minutes, asked.part)
+    show(summary(asked.world, asked.half, folder, {case.name for case in wanted}), folder)
 
 
-def run(world: World, wanted: list[Case], folder: Path, minutes: float, part: str = "1/1") -> list[dict[str, object]]:
-    """Answers of the cases, each kept as a line of `answers-<half>-*.jsonl`; those that are there are not asked again."""
+def run(world: World, wanted: list[Case], folder: Path, minutes: float, part: str = "1/1") -> None:
+    """Answers of the cases, each kept as a line of `answers-<half>-*.jsonl`; what is there is not asked again."""
+    if not wanted:
+        return
     half = wanted[0].half
     suffix = part.replace("/", "of")
     method = Method(world, folder / f"work-{suffix}")
@@ -62,7 +67,6 @@ def run(world: World, wanted: list[Case], folder: Path, minutes: float, part: st
         with kept.open("a") as file:
             file.write(json.dumps(row) + "\n")
         CONSOLE.print(f"{row['seconds']:7.1f} s  {case.name}: {_said(row['answer'])}", markup=False)
-    return [known[case.name] for case in wanted if case.name in known]
 
 
 def _asked(case: Case, world: World, damage: dict[str, Curve], method: Method) -> dict[str, Any]:
@@ -75,7 +79,10 @@ def _asked(case: Case, world: World, damage: dict[str, Curve], method: Method) -
     }  # fmt: skip
     if sides is not None:
         tables = method.measured(sides.holdout, sides.target, label)
-        row |= {"truth": sides.shares, "answer": asdict(method.ask(tables, sides.holdout, sides.target, label))}
+        row |= {
+            "truth": sides.shares, "answer": asdict(method.ask(tables, sides.holdout, sides.target, label)),
+            "baselines": baseline_answers(method.case_tables(tables, case.seed)),
+        }  # fmt: skip
     shutil.rmtree(method.folder / label, ignore_errors=True)
     return {**row, "seconds": round(time.monotonic() - started, 1)}
 

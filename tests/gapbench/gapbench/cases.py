@@ -1,6 +1,6 @@
 """The cases: which pictures are source and target, what is planted in the target, and what the right answer is.
 
-Belongs here: the list of cases by seed, their division into a tuning and a report half, laying one out, the true shares.
+Belongs here: the cases by seed, their division into a tuning and a report half, laying one out, the true shares.
 Does not: plants, the method, scoring.
 """
 
@@ -125,6 +125,8 @@ def _planted_with_truth(
         return made[names]
 
     def loss(names: frozenset[str]) -> NDArray[np.float64]:
+        if not names and case.distractor is None:
+            return np.array(np.nanmean([world.untouched[item.sample_id] for item in target]))
         return np.array(np.nanmean(world.losses(with_plants(names))))
 
     worth = shapley_values([plant.name for plant in case.plants], loss) if case.plants else {}
@@ -133,15 +135,19 @@ def _planted_with_truth(
 
 
 def _divided(case: Case, world: World, rng: np.random.Generator) -> tuple[list[Item], list[Item]]:
-    """Whole blocks to either side. 'drives' gives each drive's first blocks to one side and its last to the other."""
+    """Whole blocks to either side.
+
+    'drives' gives each drive's first blocks to one side and its last to the other; where every drive is one block, the
+    first drives and the last.
+    """
     blocks = list(dict.fromkeys(item.block for item in world.pool))
     if case.split == "drives":
-        first, last = [], []
-        for drive in dict.fromkeys(item.drive for item in world.pool):
-            own = list(dict.fromkeys(item.block for item in world.pool if item.drive == drive))
-            first, last = first + own[: len(own) // 2], last + own[len(own) // 2 :]
-        sides = [first, last] if rng.random() < 1 / 2 else [last, first]
-        drawn = [rng.permutation(side).tolist() for side in sides]
+        runs = [list(dict.fromkeys(item.block for item in world.pool if item.drive == drive))
+                for drive in dict.fromkeys(item.drive for item in world.pool)]  # fmt: skip
+        runs = runs if min(map(len, runs)) > 1 else [blocks]
+        first = [block for run in runs for block in run[: len(run) // 2]]
+        sides = [first, [block for block in blocks if block not in first]]
+        drawn = [rng.permutation(side).tolist() for side in (sides if rng.random() < 1 / 2 else sides[::-1])]
     else:
         shuffled = rng.permutation(blocks).tolist()
         size = len(world.pool) / len(blocks)

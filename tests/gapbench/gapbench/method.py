@@ -6,6 +6,7 @@ reading the answer. Does not: what the truth is; nothing here sees a case's name
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from assets.diagnosis.gather import Sides
 from assets.diagnosis.hypotheses import rank_hypotheses
@@ -26,13 +28,14 @@ from assets.experiments.explanation import explained, responses_as_values, trait
 from assets.experiments.operators import LabelOperator
 from assets.experiments.pricing import causes_of, price, root_causes
 from assets.experiments.registry import load_experiments
-from assets.experiments.responses import PROBED, measure_responses, trait_names
+from assets.experiments.responses import KINDS, PROBED, measure_responses, trait_names
 from assets.experiments.shares import StackLosses
 from assets.experiments.verdict import Rules, gap_draws, measure, verdict_rows
 from assets.inference.forward import PassTables, run_pass
 from assets.ingestion.manifest import MANIFEST_SCHEMA
 from assets.statistics.resampling import dependence_units, halves
 from assets.traits.table import catalogue, update_traits
+from gapbench.baselines import CaseTables
 from gapbench.world import Item, World
 from resources.pictures import Batch, SamplePaths
 from resources.sample_store import SampleStore
@@ -44,9 +47,10 @@ CODE = "gapbench"
 class Answer:
     """What the product says of a case.
 
-    `named`: what explains the traits' shift, in the order found. `causes`: root causes, largest share first. `shares`:
-    share of the gap of every explained cause, with its interval; `costs`: in units of the holdout's loss. `unexplained`: the rest, with its interval. `misfit`:
-    that of the shift before and after the explanation, and what chance makes of it. `words`: verdicts by cause.
+    `named`: what explains the traits' shift, in the order found. `causes`: root causes, costliest first. `shares`:
+    share of the gap of every explained cause, with its interval; `costs`: in units of the holdout's loss.
+    `unexplained`: the rest, with its interval. `misfit`: that of the shift before and after the explanation, and what
+    chance makes of it. `words`: verdicts by cause.
     """
 
     gap: float
@@ -148,6 +152,20 @@ class Method:
         unexplained = (1 - (priced.share or 0.0), 1 - high, 1 - low)
         return Answer(gap.value, gap.detected, named, causes, shares, costs, unexplained, misfit, words)
 
+    def case_tables(self, tables: Measured, seed: int) -> CaseTables:
+        """The same tables as the baselines see them: whole traits, metadata and losses."""
+        sides = [
+            (traits_of_part(tables.source_traits, tables.held, "holdout"), tables.sides.holdout, tables.held),
+            (traits_of_part(tables.target_traits, tables.sides.target_manifest, "target"), tables.sides.target,
+             tables.sides.target_manifest),
+        ]  # fmt: skip
+        names = [name for name, trait in catalogue(self.world.config).traits.items() if trait.kind in KINDS]
+        values, losses, units = zip(*(_with_metadata(*side, names) for side in sides), strict=True)
+        metadata = [f"metadata_{key}" for key in json.loads(tables.sides.target_manifest["metadata"][0])]
+        hypotheses = {name: experiment.hypothesis.traits for name, experiment in self.experiments.items()
+                      if experiment.hypothesis.family not in ("label_policy", "model_statistics")}  # fmt: skip
+        return CaseTables(*values, *losses, *units, [*names, *metadata], hypotheses, seed)
+
     @cached_property
     def rules(self) -> Rules:
         """The product's rules, at its defaults."""
@@ -197,6 +215,18 @@ class Method:
         update_traits(manifest, None, lambda samples: engine.batches(key, samples), catalogue(self.world.config),
                       traits, input_size=self.world.input_size, code=CODE, what=key)  # fmt: skip
         return evaluation.read(), traits.read()
+
+
+def _with_metadata(
+    traits: pl.DataFrame, evaluation: pl.DataFrame, manifest: pl.DataFrame, names: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Traits with metadata (n, T), losses (n,) and units of one side's samples."""
+    rows = traits.select("sample_id", "unit", *names).join(
+        evaluation.filter(pl.col("loss").is_finite()).select("sample_id", "loss"), on="sample_id", how="inner"
+    ).join(manifest.select("sample_id", "metadata"), on="sample_id", how="inner").sort("sample_id")  # fmt: skip
+    extra = [list(json.loads(text).values()) for text in rows["metadata"]]
+    values = np.concatenate([rows.select(names).to_numpy().astype(np.float64), np.array(extra, dtype=float)], axis=1)
+    return values, rows["loss"].to_numpy().astype(np.float64), rows["unit"].to_list()
 
 
 def _manifest(items: Sequence[Item], part: str) -> pl.DataFrame:

@@ -86,14 +86,16 @@ def middle(length: int, share: float) -> slice:
 def label_plants(
     class_names: Sequence[str], merged: Sequence[tuple[str, str]], widen: Callable[[Mask, float], Mask]
 ) -> list[Plant]:
-    """Other rules of labelling: a class merged into another in a share of the pictures, void wider than in the source."""
-    found = [
-        Plant("label_policy", f"{one}_as_{other}", "label", _merged(*(class_names.index(name) for name in (one, other))),
-              0.0, 1.0)
-        for one, other in merged
-        if {one, other} <= set(class_names)
-    ]  # fmt: skip
-    wider = lambda image, mask, parameter, rng: (image, widen(mask, parameter))  # noqa: E731
+    """Other rules of labelling: a class merged into another in a share of the pictures, and void that is wider."""
+    found = []
+    for one, other in merged:
+        if {one, other} <= set(class_names):
+            change = _merged(class_names.index(one), class_names.index(other))
+            found.append(Plant("label_policy", f"{one}_as_{other}", "label", change, 0.0, 1.0))
+
+    def wider(image: Picture, mask: Mask, reach: float, _rng: np.random.Generator) -> tuple[Picture, Mask]:
+        return image, widen(mask, reach)
+
     return [*found, Plant("label_policy", "void", "label", wider, 0.0, 6.0)]
 
 

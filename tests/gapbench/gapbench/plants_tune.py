@@ -1,7 +1,7 @@
 """The operators of the tuning half: the product was built while looking at them.
 
-Written with numpy, scipy, scikit-image and Pillow, never with the product's own code, so that the method is not rewarded
-for inverting itself.
+Written with numpy, scipy, scikit-image and Pillow, never with the product's own code, so that the method is not
+rewarded for inverting itself.
 """
 
 from __future__ import annotations

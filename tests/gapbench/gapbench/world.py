@@ -68,9 +68,9 @@ class World:
         return self.config.model.input_size
 
     @cached_property
-    def by_id(self) -> dict[str, Item]:
-        """The pool by name."""
-        return {item.sample_id: item for item in self.pool}
+    def untouched(self) -> dict[str, float]:
+        """The pool's losses by name, evaluated once."""
+        return dict(zip((item.sample_id for item in self.pool), self.losses(self.pool).tolist(), strict=True))
 
     def batches(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Batches at the model's input."""

@@ -36,8 +36,9 @@ bench: $(STAMP)
 
 # Planted gaps with known truth; resumable. HALF=report is run once per result.
 HALF ?= tune
+WORLD ?= camvid
 gapbench: $(STAMP)
-	PYTHONPATH=tests/gapbench $(BIN)/python -m gapbench --half $(HALF)
+	PYTHONPATH=tests/gapbench $(BIN)/python -m gapbench --half $(HALF) --world $(WORLD) $(if $(TABLE),--table)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

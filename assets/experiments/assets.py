@@ -45,6 +45,8 @@ PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "asset
               "assets.experiments.recipe", "assets.experiments.shares", "assets.experiments.verdict",
               "assets.statistics.resampling", "assets.statistics.shapley")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
+                    "assets.experiments.search",
+                    "assets.experiments.search",
                     "assets.statistics.resampling")  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
     code = fingerprint(code_version(*PRICE_CODE), vars(rules))
     spec = door.spec(
         [key, "causes"],
-        description="What explains the shift, laid on the source's holdout at the strength found: what each cause costs.",
+        description="What explains the shift, laid on the source's holdout at the strength found: its cost in loss.",
         code_version=code, kinds=["pytorch", "deltalake"],
         deps=[[key, "explanation"], [key, "hypotheses"], ["source", "model"]]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "traits")],

@@ -7,131 +7,36 @@ noise that a choice must beat. Does not: measuring what an imitation does (`resp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from assets.experiments.search import Fit, Floats, Response, Search, Shift
 from assets.statistics.resampling import Names, permute_units, pooled_units
 
-Floats = NDArray[np.float64]
-
-FLOOR = 0.1
-"""Differences below this share of a trait's deviation are nothing to explain: half of a 'small' effect."""
-RELATIVE = 0.15
-"""An imitation is another implementation than the cause: it may miss by this share of a trait's difference."""
-CLOSE = 0.03
-"""Once the causes are chosen their strengths are found by a metric that lets large differences count for more: what may
-be missed would else draw them towards nothing."""
 LEVEL = 0.01
 """Chance at which a step of pure noise is taken for a cause. A test of 5% a target would name causes too often."""
-LEAST_SHARE = 0.1
-"""A further cause must take away at least this share of the whole misfit, however little noise there is."""
+LEAST_SHARE = 0.04
+LEAST_PART = 0.25
+"""However little noise there is, a further cause must take away at least these shares of the whole misfit and of what
+the others leave."""
 MOST_CAUSES = 4
-SWEEPS = 3
-FINER = {1: 8, 2: 3}
-"""Settings tried between two that were measured, by number of parameters; changes are linear in between."""
-ZOOMS = 3
-ZOOMED = 5
-"""The best setting is sought anew among that many about it, each time within a smaller reach."""
 FEWEST_UNITS = 3
 SMALLEST_GAIN = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class Response:
-    """What an experiment's imitation does to the source's traits.
-
-    `axes`: measured values of each parameter, ascending. `changes` (k₁, …, k_p, T): mean change of each trait.
-    """
-
-    experiment: str
-    axes: tuple[Floats, ...]
-    changes: Floats
-
-    @cached_property
-    def grid(self) -> tuple[Floats, Floats]:
-        """Places (S, p), in steps of the axes, with values in between, and their changes (S, T)."""
-        times = FINER[len(self.axes)]
-        lines = [np.linspace(0, len(axis) - 1, times * (len(axis) - 1) + 1) for axis in self.axes]
-        places = np.array(list(product(*lines)))
-        return places, self.at(places)
-
-    def at(self, places: Floats) -> Floats:
-        """Changes (S, T) at places (S, p) in steps of the axes: linear in between."""
-        left = [
-            np.clip(column.astype(np.intp), 0, len(axis) - 2) for column, axis in zip(places.T, self.axes, strict=True)
-        ]
-        part = [column - low for column, low in zip(places.T, left, strict=True)]
-        found = np.zeros((len(places), self.changes.shape[-1]))
-        for corner in product((0, 1), repeat=len(self.axes)):
-            weight = np.prod([share if upper else 1 - share for share, upper in zip(part, corner, strict=True)], axis=0)
-            found += weight[:, None] * self.changes[tuple(low + upper for low, upper in zip(left, corner, strict=True))]
-        return found
-
-    def setting(self, place: Floats) -> tuple[float, ...]:
-        """The parameters at a place (p,)."""
-        return tuple(
-            float(np.interp(step, np.arange(len(axis)), axis)) for step, axis in zip(place, self.axes, strict=True)
-        )
-
-    def around(self, place: Floats, reach: float) -> Floats:
-        """Places (S, p) about one, up to `reach` steps away on each axis and within the axes."""
-        lines = [
-            np.clip(step + np.linspace(-reach, reach, ZOOMED), 0, len(axis) - 1)
-            for step, axis in zip(place, self.axes, strict=True)
-        ]
-        return np.array(list(product(*lines)))
-
-
-@dataclass(frozen=True)
-class Shift:
-    """How the target's traits differ from the holdout's.
-
-    `difference` (T,) of means; `spread` (T,) deviation over the holdout's samples; `scatter` (T, U): columns whose
-    outer products add up to the covariance of the difference, one a unit; `null` (B, T) differences under permuted set
-    labels of units, the shift itself taken out; `known` (T,) which traits count: measured on both sides, not constant.
-    """
-
-    difference: Floats
-    spread: Floats
-    scatter: Floats
-    null: Floats
-    known: NDArray[np.bool_]
-
-    def whitening(self, difference: Floats, relative: float = RELATIVE) -> Floats:
-        """(K, K) matrix M with ‖M·(d − c)‖² the misfit, over known traits.
-
-        Its inverse covariance is that of sampling whole units, plus what an imitation may miss. Scenes move many traits
-        at once, and differ by chance: in those directions a difference weighs little.
-        """
-        known = self.known
-        missed = (FLOOR * self.spread[known]) ** 2 + (relative * difference[known]) ** 2
-        covariance = np.diag(missed) + self.scatter[known] @ self.scatter[known].T
-        lower = np.linalg.cholesky(covariance)
-        found: Floats = np.linalg.solve(lower, np.eye(len(lower)))
-        return found
-
-    def misfit(self, change: Floats, difference: Floats, whitening: Floats) -> Floats:
-        """‖difference − change‖² in units of what may be missed; `change` (…, T) -> (…)."""
-        missed: Floats = (((difference - change)[..., self.known] @ whitening.T) ** 2).sum(-1)
-        return missed
-
-
 @dataclass(frozen=True)
 class Step:
-    """One cause: the imitation's setting, the misfit once it is added, and what would have done as well.
+    """One cause: the imitation's setting, and what would have done as well.
 
-    `gain` is what it takes off the misfit, `p_value` how often noise alone offers as much; `rivals` are the
-    experiments whose best is within the noise of this one's.
+    `gain` is the misfit that would be left without it, `p_value` how often noise alone offers as much; `rivals` are
+    the experiments that could take its place within noise.
     """
 
     experiment: str
     setting: tuple[float, ...]
-    misfit: float
     gain: float
     p_value: float
     rivals: tuple[str, ...]
@@ -139,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The causes that reproduce a shift, in the order found; `misfit` before any, `remaining` after all of them.
+    """The causes that reproduce a shift, the weightiest first; `misfit` before any, `remaining` after all of them.
 
     `alone` is what each candidate takes off the misfit as the only cause; `noise` the misfit that chance alone makes
     (its 95% point): what remains beyond it is a shift that no candidate explains.
@@ -177,43 +82,50 @@ def shift_between(
 
 
 def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
-    """Add causes one by one while each takes off more misfit than noise offers (p ≤ `LEVEL`).
+    """The best set of causes, one more as long as that takes off more misfit than noise offers (p ≤ `LEVEL`).
 
-    Changes of several causes add up (first order); after each addition all settings are found anew, and at the end once
-    more by a closer metric. With permuted set
-    labels, each candidate's gain has its own noise (another mix of scenes is easily mistaken for content, never for
-    compression); a step's p-value is corrected over all candidates by the same permutations (max-T).
+    Changes of several causes add up (first order). Two causes that look like a third together are told from it, since
+    sets are compared and not only additions. With permuted set labels, each candidate's gain has its own noise (another
+    mix of scenes is easily mistaken for content, never for compression); p-values are corrected over all candidates by
+    the same permutations (max-T). Once the causes are chosen their strengths are found by a closer metric.
     """
     if not shift.known.any() or not responses:
         return Explanation((), 0.0, 0.0, 0.0, {})
-    whitening = shift.whitening(shift.difference)
-    nothing = float(shift.misfit(np.zeros_like(shift.difference), shift.difference, whitening))
-    alone = _gains(shift, shift.difference, responses)
+    search = Search(shift, responses)
     noise, chance = _noise(shift, responses)
-    steps: list[Step] = []
-    chosen: list[_Part] = []
-    misfit = nothing
-    while len(chosen) < MOST_CAUSES:
-        tried = list(_additions(shift, responses, chosen, whitening))
-        if not tried:
-            break
-        gains = np.array([misfit - cost for cost, _ in tried])
-        places = [responses.index(parts[-1].response) for _, parts in tried]
-        p_values = _corrected(gains, noise[:, places])
-        best = int(np.argmax(gains))
-        if p_values[best] > LEVEL or gains[best] < LEAST_SHARE * nothing:
-            break
-        slack = float(np.quantile(noise.max(1), 1 - LEVEL))
-        names = [parts[-1].response.experiment for _, parts in tried]
-        rivals = tuple(name for i, name in enumerate(names) if i != best and gains[i] >= gains[best] - slack)
-        misfit, chosen = tried[best]
-        steps.append(Step(names[best], (), misfit, float(gains[best]), float(p_values[best]), rivals))
-    if chosen:
-        chosen = _settled(shift, chosen, shift.whitening(shift.difference, CLOSE))[1]
-    settings = {part.response.experiment: part.response.setting(part.place) for part in chosen}
-    found = tuple(replace(step, setting=settings[step.experiment]) for step in steps)
     names = [response.experiment for response in responses]
-    return Explanation(found, nothing, misfit, float(np.quantile(chance, 0.95)), dict(zip(names, alone.tolist(), strict=True)))
+    best = Fit((), (), search.nothing)
+    alone = search.singles()
+    while len(best.members) < MOST_CAUSES:
+        more = search.larger(best)
+        if more is None or not _worth_more(best, more, search.nothing, noise):
+            break
+        best = more
+    steps = _steps(search, best, noise, names)
+    gains = {names[fit.members[0]]: max(search.nothing - fit.misfit, 0.0) for fit in alone}
+    return Explanation(steps, search.nothing, best.misfit, float(np.quantile(chance, 0.95)), gains)
+
+
+def _worth_more(best: Fit, more: Fit, nothing: float, noise: Floats) -> bool:
+    gain = best.misfit - more.misfit
+    new = [member for member in more.members if member not in best.members]
+    p_value = min(_corrected(gain, noise, member) for member in new) if new else 1.0
+    return p_value <= LEVEL and gain >= max(LEAST_SHARE * nothing, LEAST_PART * best.misfit)
+
+
+def _steps(search: Search, best: Fit, noise: Floats, names: Sequence[str]) -> tuple[Step, ...]:
+    """The members as steps, the one first without which most misfit would be left."""
+    slack = float(np.quantile(noise.max(1), 1 - LEVEL))
+    settings = search.settings(best)
+    found = []
+    for place, member in enumerate(best.members):
+        others = tuple(other for other in best.members if other != member)
+        gain = search.fitted(others).misfit - best.misfit
+        swapped = [fit for fit in search.additions(others) if fit.misfit <= best.misfit + slack]
+        rivals = tuple(names[fit.members[-1]] for fit in swapped if fit.members[-1] != member)
+        p_value = _corrected(gain, noise, member)
+        found.append(Step(names[member], settings[place], gain, p_value, rivals))
+    return tuple(sorted(found, key=lambda step: -step.gain))
 
 
 def tilted(experiment: str, traits: Floats, share: Floats, wanted: Sequence[float]) -> Response:
@@ -234,7 +146,7 @@ def tilted(experiment: str, traits: Floats, share: Floats, wanted: Sequence[floa
 
 
 def tilt(share: Floats, wanted: float) -> Floats | None:
-    """Weights exp(λ·share) of samples (n,) under which their mean share is the wanted one; None where none reaches it."""
+    """Weights exp(λ·share) of samples (n,) under which their mean share is the wanted one; None where none are."""
     from scipy.optimize import brentq
 
     if not share.min() < wanted < share.max():
@@ -255,57 +167,6 @@ def tilt(share: Floats, wanted: float) -> Floats | None:
     return weights(float(brentq(miss, -limit, limit)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A candidate at one of its settings: its place on the axes and its change."""
-
-    response: Response
-    place: Floats
-    change: Floats
-
-
-def _additions(
-    shift: Shift, responses: Sequence[Response], chosen: list[_Part], whitening: Floats
-) -> Iterator[tuple[float, list[_Part]]]:
-    """Each candidate that is not chosen yet added to the chosen ones, all settings found anew; the newest last."""
-    taken = {part.response.experiment for part in chosen}
-    for response in responses:
-        if response.experiment not in taken:
-            yield _settled(shift, [*chosen, _Part(response, np.zeros(0), np.zeros(0))], whitening)
-
-
-def _settled(shift: Shift, parts: list[_Part], whitening: Floats) -> tuple[float, list[_Part]]:
-    """Coordinate descent over settings, the newest part first."""
-    parts = [*parts]
-    cost = math.inf
-    for _ in range(SWEEPS if len(parts) > 1 else 1):
-        for i in reversed(range(len(parts))):
-            rest = sum((part.change for j, part in enumerate(parts) if j != i), np.zeros_like(shift.spread))
-            cost, parts[i] = _best_setting(shift, parts[i].response, rest, whitening)
-    return cost, parts
-
-
-def _best_setting(shift: Shift, response: Response, rest: Floats, whitening: Floats) -> tuple[float, _Part]:
-    """The setting that leaves least beside the rest: the best of the grid, then ever closer about it."""
-    places, changes = response.grid
-    reach = 1 / FINER[len(response.axes)]
-    for zoom in range(ZOOMS + 1):
-        costs = shift.misfit(rest + changes, shift.difference, whitening)
-        best = int(np.argmin(costs))
-        found = _Part(response, places[best], changes[best])
-        places = response.around(found.place, reach * 2.0**-zoom)
-        changes = response.at(places)
-    return float(costs[best]), found
-
-
-def _gains(shift: Shift, difference: Floats, responses: Sequence[Response]) -> Floats:
-    """What each candidate alone takes off the misfit of a difference, (candidates,)."""
-    whitening = shift.whitening(difference)
-    nothing = float(shift.misfit(np.zeros_like(difference), difference, whitening))
-    least = [float(shift.misfit(response.grid[1], difference, whitening).min()) for response in responses]
-    return np.maximum(nothing - np.array(least), 0.0)
-
-
 def _noise(shift: Shift, responses: Sequence[Response]) -> tuple[Floats, Floats]:
     """Under permuted set labels: what each candidate takes off the misfit, (B, candidates), and the misfit, (B,).
 
@@ -322,15 +183,14 @@ def _noise(shift: Shift, responses: Sequence[Response]) -> tuple[Floats, Floats]
     return np.maximum(np.array(gains).T, 0.0), misfit
 
 
-def _corrected(gains: Floats, noise: Floats) -> Floats:
-    """p-values of gains (c,) by their noise (B, c), corrected over candidates (Westfall and Young 1993, max-T).
+def _corrected(gain: float, noise: Floats, member: int) -> float:
+    """p-value of a candidate's gain by all candidates' noise (B, c) (Westfall and Young 1993, max-T).
 
     Gains are compared in units of the 95% point of their candidate's own noise.
     """
     scale = np.maximum(np.quantile(noise, 0.95, axis=0), SMALLEST_GAIN)
     largest = (noise / scale).max(1)
-    corrected: Floats = (1 + (largest[:, None] >= gains / scale).sum(0)) / (len(noise) + 1)
-    return corrected
+    return float((1 + (largest >= gain / scale[member]).sum()) / (len(noise) + 1))
 
 
 def _difference(pooled: Floats, labels: NDArray[np.bool_]) -> Floats:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from assets.experiments.explain import Response, Shift, explain, shift_between
+from assets.experiments.explain import explain, shift_between
 from assets.experiments.responses import KINDS, PROBED, content_responses
+from assets.experiments.search import Response, Shift
 from assets.traits.registry import Trait
 from resources.config import StatisticsConfig
 

@@ -6,8 +6,8 @@ interval and its word. Does not: choosing causes (`explain.py`), what a normalis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 

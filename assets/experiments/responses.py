@@ -16,10 +16,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.experiments import imitate, jpeg, noise, normalise
-from assets.experiments.explain import Floats, Response, tilted
+from assets.experiments.explain import tilted
 from assets.experiments.geometry import cut
 from assets.experiments.match import Graded
 from assets.experiments.operators import Window
+from assets.experiments.search import Floats, Response
 from assets.traits.layout import measure_layout
 from assets.traits.measure import measure_pictures
 from assets.traits.regional import measure_regions
@@ -35,7 +36,7 @@ Labels = NDArray[np.uint8]
 KINDS = frozenset({"picture", "layout"})
 """Traits that imitations are measured by. What is measured on the file's own pixels or shape is not: imitations act at
 the model's input."""
-PROBED = 12
+PROBED = 24
 """Pictures of the holdout's fit half that are probed: changes are paired, so that few tell them well."""
 SHARES = tuple(np.linspace(0.05, 0.95, 13))
 """Quantiles of a class's share over the holdout that content is tilted to."""
@@ -172,9 +173,10 @@ def _graded(experiment: str, operator: Graded, values: tuple[float, ...]) -> Pro
 def _catalogue() -> list[Probe]:
     exposure, balance, offsets = normalise.Exposure(), normalise.WhiteBalance(), normalise.ChannelStatistics()
     shifts = (-0.3, -0.12, -0.04, 0.0, 0.04, 0.12, 0.3)
+    gammas = (0.25, 0.45, 0.7, 0.88, 1.0, 1.15, 1.4, 2.0, 3.2)
     gains = (0.3, 0.6, 0.8, 0.93, 1.0, 1.08, 1.3, 2.0)
     return [
-        Probe("exposure", ((0.25, 0.45, 0.7, 0.88, 1.0, 1.15, 1.4, 2.0, 3.2), (0.12, 0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0)),
+        Probe("exposure", (gammas, (0.12, 0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0)),
               lambda batch, setting: exposure.apply(batch, {"gamma": setting[0], "gain": setting[1]})),
         Probe("white_balance", (gains, gains),
               lambda batch, setting: balance.apply(batch, {"gain": [setting[0], 1.0, setting[1]]})),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.experiments.explain import LEVEL, Response, explain, shift_between, tilted
+from assets.experiments.explain import LEVEL, explain, shift_between, tilted
+from assets.experiments.search import Response
 
 TRAITS = 12
 UNITS = 16

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--world", choices=("camvid", "streets"), default="camvid", help="whose pictures")
     parser.add_argument("--half", choices=("tune", "report"), default="tune", help="which half of the cases")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--first", type=int, default=0, help="leave out that many of these cases")
     parser.add_argument("--every", type=int, default=1, help="each n-th of these cases")
     parser.add_argument("--part", default="1/1", help="the i-th of n parts of these cases, as i/n: for n processes")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further case after this time")
@@ -41,7 +42,7 @@ def main() -> None:
     folder = asked.store / asked.world
     world = camvid(folder) if asked.world == "camvid" else streets(folder)
     known = cases(asked.half, world.config.class_names)
-    wanted = [case for case in known if asked.only in case.name][:: asked.every]
+    wanted = [case for case in known if asked.only in case.name][asked.first :: asked.every]
     part, parts = map(int, asked.part.split("/"))
     if not asked.table:
         run(world, wanted[part - 1 :: parts], folder, asked.minutes, asked.part)

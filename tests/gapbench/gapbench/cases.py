@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -71,7 +71,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Sides:
-    """A case laid out. `shares`: true Shapley costs of the plants, in loss, on the target's own pictures."""
+    """A case laid out. `shares`: true Shapley costs by cause, in loss, on the target's own pictures."""
 
     holdout: list[Item]
     target: list[Item]
@@ -102,36 +102,33 @@ def lay_out(case: Case, world: World, curves: dict[str, Curve]) -> Sides | None:
     holdout, target = _divided(case, world, rng)
     if case.selected:
         target = _selected(target, list(world.config.class_names).index(case.selected), case.kept)
+    strengths = {plant: plant.at(level) for plant, level in zip(case.plants, levels, strict=True)}
     if case.distractor is not None:
-        target = planted(target, case.distractor, case.distractor.at(curves[case.distractor.name].harmless()))
+        harmless = case.distractor.at(curves[case.distractor.name].harmless())
+        strengths = {case.distractor: harmless, **strengths}
         holdout, target = _mislabelled(holdout, rng, 0.0), _mislabelled(target, rng, 1.0)
-    strengths = {plant.name: plant.at(level) for plant, level in zip(case.plants, levels, strict=True)}
-    shares, target = _planted_with_truth(case, world, target, strengths)
-    return Sides(holdout, target, shares)
+    costs, target = _planted_with_truth(world, target, strengths)
+    return Sides(holdout, target, {plant.cause: cost for plant, cost in costs.items()})
 
 
 def _planted_with_truth(
-    case: Case, world: World, target: list[Item], strengths: dict[str, float]
-) -> tuple[dict[str, float], list[Item]]:
+    world: World, target: list[Item], strengths: dict[Plant, float]
+) -> tuple[dict[Plant, float], list[Item]]:
     """The target with all plants, and each one's Shapley cost: every subset of them is planted and evaluated."""
-    made: dict[frozenset[str], list[Item]] = {}
 
-    def with_plants(names: frozenset[str]) -> list[Item]:
-        if names not in made:
-            items = target
-            for plant in case.plants:  # always in the case's order
-                items = planted(items, plant, strengths[plant.name]) if plant.name in names else items
-            made[names] = items
-        return made[names]
+    def with_plants(chosen: Collection[Plant]) -> list[Item]:
+        items = target
+        for plant, strength in strengths.items():  # always in the same order
+            items = planted(items, plant, strength) if plant in chosen else items
+        return items
 
-    def loss(names: frozenset[str]) -> NDArray[np.float64]:
-        if not names and case.distractor is None:
+    def loss(chosen: frozenset[Plant]) -> NDArray[np.float64]:
+        if not chosen:
             return np.array(np.nanmean([world.untouched[item.sample_id] for item in target]))
-        return np.array(np.nanmean(world.losses(with_plants(names))))
+        return np.array(np.nanmean(world.losses(with_plants(chosen))))
 
-    worth = shapley_values([plant.name for plant in case.plants], loss) if case.plants else {}
-    whole = with_plants(frozenset(plant.name for plant in case.plants))
-    return {plant.cause: float(worth[plant.name]) for plant in case.plants}, whole
+    worth = shapley_values(list(strengths), loss) if strengths else {}
+    return {plant: float(cost) for plant, cost in worth.items()}, with_plants(strengths)
 
 
 def _divided(case: Case, world: World, rng: np.random.Generator) -> tuple[list[Item], list[Item]]:

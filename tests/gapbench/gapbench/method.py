@@ -7,6 +7,7 @@ reading the answer. Does not: what the truth is; nothing here sees a case's name
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,12 +24,13 @@ from assets.diagnosis.hypotheses import rank_hypotheses
 from assets.diagnosis.label_policy import label_evidence, with_label_evidence
 from assets.diagnosis.loss_gap import loss_gap
 from assets.diagnosis.shifts import joined_traits, shifts
+from assets.experiments.assets import RESPONSE_CODE
 from assets.experiments.campaign import Campaign, run_experiments
 from assets.experiments.explanation import explained, responses_as_values, traits_of_part
 from assets.experiments.operators import LabelOperator
 from assets.experiments.pricing import causes_of, price, root_causes
 from assets.experiments.registry import load_experiments
-from assets.experiments.responses import KINDS, PROBED, measure_responses, trait_names
+from assets.experiments.responses import KINDS, measure_responses, trait_names
 from assets.experiments.shares import StackLosses
 from assets.experiments.verdict import Rules, gap_draws, measure, verdict_rows
 from assets.inference.forward import PassTables, run_pass
@@ -37,23 +39,27 @@ from assets.statistics.resampling import dependence_units, halves
 from assets.traits.table import catalogue, update_traits
 from gapbench.baselines import CaseTables
 from gapbench.world import Item, World
+from resources.fingerprint import code_version, fingerprint
 from resources.pictures import Batch, SamplePaths
 from resources.sample_store import SampleStore
 
 CODE = "gapbench"
+PROBE_EACH = 5
+"""Each so many pictures of the pool are probed: some 20 of a holdout."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the product says of a case.
 
-    `named`: what explains the traits' shift, in the order found. `causes`: root causes, costliest first. `shares`:
-    share of the gap of every explained cause, with its interval; `costs`: in units of the holdout's loss.
-    `unexplained`: the rest, with its interval. `misfit`: that of the shift before and after the explanation, and what
-    chance makes of it. `words`: verdicts by cause.
+    `relative_gap`: in units of the holdout's loss. `named`: what explains the traits' shift, the weightiest first.
+    `causes`: root causes, costliest first. `shares`: share of the gap of every explained cause, with its interval;
+    `costs`: in units of the holdout's loss. `unexplained`: the rest, with its interval. `misfit`: that of the shift
+    before and after the explanation, and what chance makes of it. `words`: verdicts by cause.
     """
 
     gap: float
+    relative_gap: float
     detected: bool
     named: list[str]
     causes: list[str]
@@ -99,14 +105,37 @@ class Method:
         """The product's whole catalogue."""
         return load_experiments(self.world.config, catalogue(self.world.config).traits)
 
+    def responses(self, held: pl.DataFrame) -> dict[str, Any]:
+        """What imitations do to the traits of a case's holdout: the mean over its probed pictures."""
+        members = set(held["sample_id"])
+        names, probed = self._probed["traits"], self._probed["pictures"]
+        own = [found for name, found in probed.items() if name in members]
+        rows = [
+            {**row, "changes": np.mean([found[place]["changes"] for found in own], axis=0).tolist()}
+            for place, row in enumerate(own[0])
+        ]
+        return {"traits": names, "responses": rows}
+
     @cached_property
-    def responses(self) -> dict[str, Any]:
-        """Measured once on reference pictures: their traits answer to imitations as the holdout's do."""
+    def _probed(self) -> dict[str, Any]:
+        """Responses of every fifth picture of the pool, each measured once and kept for all cases and processes."""
         names = trait_names(catalogue(self.world.config).traits)
-        items = self.world.reference[:: max(1, len(self.world.reference) // PROBED)][:PROBED]
-        pictures = [item.picture(self.world.input_size) for item in items]
-        found = measure_responses(list(self.experiments), pictures, names, self.world.config.class_names, "responses")
-        return responses_as_values(found, names)
+        classes = self.world.config.class_names
+        kept = self.folder.parent / f"responses-{fingerprint(code_version(*RESPONSE_CODE), names)}.json"
+        if not kept.exists():
+            found = {
+                item.sample_id: responses_as_values(
+                    measure_responses(
+                        list(self.experiments), [item.picture(self.world.input_size)], names, classes, item.sample_id
+                    ),
+                    names,
+                )["responses"]
+                for item in self.world.pool[::PROBE_EACH]
+            }
+            written = kept.with_suffix(f".{os.getpid()}")
+            written.write_text(json.dumps({"traits": names, "pictures": found}))
+            written.replace(kept)
+        return json.loads(kept.read_text())  # type: ignore[no-any-return]
 
     @cached_property
     def source(self) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -118,7 +147,12 @@ class Method:
         """The tables of a holdout (untouched pool pictures) and a target."""
         held, known = _manifest(holdout, "holdout"), _manifest(self.world.reference, "reference")
         target_manifest = _manifest(target, "target")
-        evaluation, traits = self._measured(case, target, target_manifest)
+        pool = {id(item) for item in self.world.pool}
+        if all(id(item) in pool for item in target):  # nothing was planted: its rows are the source's
+            names = [item.sample_id for item in target]
+            evaluation, traits = (rows.filter(pl.col("sample_id").is_in(names)) for rows in self.source)
+        else:
+            evaluation, traits = self._measured(case, target, target_manifest)
         sides = Sides(pl.concat([held, known]), target_manifest, self.source[0], evaluation)
         return Measured(sides, evaluation, self.source[1], traits, held)
 
@@ -128,7 +162,7 @@ class Method:
         gap = loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
         traits_of_holdout = traits_of_part(tables.source_traits, tables.held, "holdout")
         explanation = explained(
-            self.responses, catalogue(config).traits, traits_of_holdout,
+            self.responses(tables.held), catalogue(config).traits, traits_of_holdout,
             traits_of_part(tables.target_traits, sides.target_manifest, "target"), list(self.experiments), settings,
         )  # fmt: skip
         named = [step["experiment"] for step in explanation["steps"]]
@@ -150,7 +184,9 @@ class Method:
         costs = {found.experiment: found.cost / source_loss for found in priced.prices}
         low, high = priced.ci95 or (0.0, 0.0)
         unexplained = (1 - (priced.share or 0.0), 1 - high, 1 - low)
-        return Answer(gap.value, gap.detected, named, causes, shares, costs, unexplained, misfit, words)
+        return Answer(
+            gap.value, gap.value / source_loss, gap.detected, named, causes, shares, costs, unexplained, misfit, words
+        )
 
     def case_tables(self, tables: Measured, seed: int) -> CaseTables:
         """The same tables as the baselines see them: whole traits, metadata and losses."""

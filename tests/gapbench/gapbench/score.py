@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from gapbench.damage import HARMLESS
 from gapbench.plants import same_cause
 
 CAUSE_OF = {
@@ -75,7 +76,7 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
     single, mixed = ([row for row in planted if (len(row["causes"]) > 1) == many] for many in (False, True))
     strong = [row for row in single if row["damage"] >= STRONG]
     weakest = [row for row in strong if abs(row["damage"] - POWER_AT) < 1e-6]
-    distracted = [row for row in single if row["distractor"]]
+    distracted = [row for row in single if row["distractor"] and _harmless(row)]
     errors, covered = _share_errors(planted)
     ours = _rate(strong, lambda row: _right(first_answer(row), row))
     alarm = _rate(null, lambda row: bool(row["answer"]["causes"]))
@@ -155,6 +156,12 @@ def _right(answer: str | None, row: Row) -> bool:
 
 def _found(row: Row) -> bool:
     return any(_right(name, row) for name in row["answer"]["causes"])
+
+
+def _harmless(row: Row) -> bool:
+    """Whether the distractor does no harm beside the plant, either: some plants make a harmless shift costly."""
+    source_loss = row["answer"]["gap"] / row["answer"]["relative_gap"]
+    return bool(row["truth"][row["distractor"]] <= 2 * HARMLESS * source_loss)
 
 
 def _rejected(row: Row) -> bool:

@@ -45,9 +45,7 @@ PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "asset
               "assets.experiments.recipe", "assets.experiments.shares", "assets.experiments.verdict",
               "assets.statistics.resampling", "assets.statistics.shapley")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
-                    "assets.experiments.search",
-                    "assets.experiments.search",
-                    "assets.statistics.resampling")  # fmt: skip
+                    "assets.experiments.search", "assets.statistics.resampling")  # fmt: skip
 
 
 def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[Any]:

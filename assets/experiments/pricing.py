@@ -142,7 +142,11 @@ class Priced:
 
 @dataclass(frozen=True)
 class _Scale:
-    """What costs are held against: the gap, its draws and the holdout's, and the smallest cost worth acting on."""
+    """What costs are held against: the gap, its draws and the holdout's, and the smallest cost worth acting on.
+
+    That is a share of the gap or of the holdout's own loss, whichever is larger: a gap that is barely one would else
+    make a cause of every trifle.
+    """
 
     gap: float
     gaps: Floats
@@ -210,13 +214,14 @@ def _scale(before: Floats, units: list[str], target: pl.DataFrame, rules: Rules,
     rng = np.random.default_rng(rules.seed)
     own = bootstrap_weights(units, rules.draws, rng)
     own = own / own.sum(1, keepdims=True)
+    source_loss = float(before.mean())
     if not detected:
-        return _Scale(math.nan, np.zeros(0), own, rules.smallest_effect * float(before.mean()), detected)
+        return _Scale(math.nan, np.zeros(0), own, rules.smallest_effect * source_loss, detected)
     other = bootstrap_weights(target["unit"].to_list(), rules.draws, rng)
     after = target["loss"].to_numpy().astype(np.float64)
-    gap = float(after.mean() - before.mean())
+    gap = float(after.mean()) - source_loss
     gaps = other @ after / other.sum(1) - own @ before
-    return _Scale(gap, gaps, own, rules.smallest_effect * gap, detected)
+    return _Scale(gap, gaps, own, rules.smallest_effect * max(gap, source_loss), detected)
 
 
 def _priced(

@@ -34,7 +34,7 @@ NULLS: dict[Half, dict[str, int]] = {
     "report": {"blocks": 120, "unequal": 60, "drives": 60, "harmless": 60},
 }
 CONTENT = ("vegetation", "vehicle", "car", "sky", "building")
-KEPT = (0.35, 0.5, 0.65)
+KEPT = (0.25, 0.4, 0.6)
 """Share of the target's pictures that a selection by content keeps."""
 PAIRS, TRIPLES = 30, 10
 MIXES = ((0.15, 0.4), (0.3, 0.2), (0.1, 0.5))
@@ -101,7 +101,7 @@ def lay_out(case: Case, world: World, curves: dict[str, Curve]) -> Sides | None:
     rng = np.random.default_rng(case.seed)
     holdout, target = _divided(case, world, rng)
     if case.selected:
-        target = _selected(target, list(world.config.class_names).index(case.selected), case.kept)
+        return _chosen(world, holdout, target, case.selected, case.kept)
     strengths = {plant: plant.at(level) for plant, level in zip(case.plants, levels, strict=True)}
     if case.distractor is not None:
         harmless = case.distractor.at(curves[case.distractor.name].harmless())
@@ -152,7 +152,7 @@ def _divided(case: Case, world: World, rng: np.random.Generator) -> tuple[list[I
         drawn = [shuffled[:held], shuffled[held:]]
         if case.split == "unequal" and rng.random() < 1 / 2:
             drawn = drawn[::-1]
-    wanted = SIDE if not case.selected else round(SIDE / max(case.kept, 0.5))
+    wanted = round(SIDE / max(case.kept, 0.5)) if case.selected else SIDE
     return _pictures(world, drawn[0], SIDE), _pictures(world, drawn[1], wanted)
 
 
@@ -217,11 +217,16 @@ def _mixed(
         yield Case(name, half, _seed(name), tuple(chosen), damages)
 
 
-def _selected(items: list[Item], index: int, kept: float) -> list[Item]:
-    """The pictures that show most of a class: content changes, no pixel does."""
-    shares = [float((item.mask == index).mean()) for item in items]
-    order = np.argsort(shares)[::-1][: round(len(items) * kept)]
-    return [items[place] for place in sorted(order.tolist())]
+def _chosen(world: World, holdout: list[Item], target: list[Item], selected: str, kept: float) -> Sides:
+    """The target's pictures that show most of a class, or least, whichever costs more: no pixel changes."""
+    index = list(world.config.class_names).index(selected)
+    losses = np.array([world.untouched[item.sample_id] for item in target])
+    order = np.argsort([float((item.mask == index).mean()) for item in target])
+    count = round(len(target) * kept)
+    most, least = order[-count:], order[:count]
+    places = most if np.nanmean(losses[most]) > np.nanmean(losses[least]) else least
+    cost = float(np.nanmean(losses[places]) - np.nanmean(losses))
+    return Sides(holdout, [target[place] for place in sorted(places.tolist())], {f"content_{selected}": cost})
 
 
 def _seed(name: str) -> int:

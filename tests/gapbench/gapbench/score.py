@@ -27,6 +27,8 @@ CAUSE_OF = {
 STRONG = 0.0999
 """Damage from which a single plant counts for the gates."""
 POWER_AT = 0.1
+MOSTLY = 0.5
+"""Share of the gap below which confirmed causes leave it unexplained."""
 DRAWS = 2000
 
 Row = dict[str, Any]
@@ -72,7 +74,7 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
     answered = [row for row in rows if row["answer"] is not None]
     null = [row for row in answered if not row["causes"]]
     unknown = [row for row in answered if row["causes"] == ["unknown"]]
-    planted = [row for row in answered if row["causes"] and row not in unknown and not _content(row)]
+    planted = [_with_damage(row) for row in answered if row["causes"] and row not in unknown]
     single, mixed = ([row for row in planted if (len(row["causes"]) > 1) == many] for many in (False, True))
     strong = [row for row in single if row["damage"] >= STRONG]
     weakest = [row for row in strong if abs(row["damage"] - POWER_AT) < 1e-6]
@@ -89,7 +91,7 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
         _mean_gate("mixed: F1 of the confirmed set", mixed, _f1, 0.8),
         _mean_gate("mixed: Kendall τ of shares", mixed, _tau, 0.7),
         _gate("distractor rejection", _rate(distracted, _rejected), 0.95),
-        _gate("nothing confirmed on unknown causes", _rate(unknown, lambda row: not row["answer"]["causes"]), 0.8),
+        _gate("'unexplained' on unknown causes", _rate(unknown, _unexplained), 0.8),
         _mean_gate("share of the gap: mean absolute error", errors, np.mean, 0.1, below=True),
         _between("share of the gap: interval coverage", Rate(sum(covered), len(covered)), 0.9, 0.98),
         _mean_gate("severity against damage, Spearman within a plant", _by_plant(single), _spearman, 0.9),
@@ -125,8 +127,7 @@ def _details(
         _plain("top-1 cause where the gap is significant", _rate(gap, lambda row: _right(first_answer(row), row))),
         _plain("mixed: every planted cause confirmed, nothing else", _rate(mixed, lambda row: _f1([row]) == 1)),
         _plain("content by selection: top-1", _rate(content, lambda row: _right(first_answer(row), row))),
-        _plain("unknown causes: at least half of the gap unexplained", _rate(
-            [row for row in unknown if row["answer"]["detected"]], lambda row: row["answer"]["unexplained"][0] >= 0.5)),
+        _plain("unknown causes: nothing confirmed at all", _rate(unknown, lambda row: not row["answer"]["causes"])),
         *(_plain(f"  {cause}: top-1, damage ≥ 10%", _rate([row for row in strong if row["causes"] == [cause]],
                                                          lambda row: _right(first_answer(row), row)))
           for cause in causes),
@@ -140,6 +141,15 @@ def _baselines(strong: list[Row]) -> list[Figure]:
                _rate(strong, lambda row, name=name: _right(_first(row["baselines"][name]), row)))  # type: ignore[misc]
         for name in names
     ]  # fmt: skip
+
+
+def _with_damage(row: Row) -> Row:
+    """Content can't be planted at will: its damage is what the choice of pictures has cost."""
+    return row | {"damage": row["truth"][row["causes"][0]] / _source_loss(row)} if _content(row) else row
+
+
+def _source_loss(row: Row) -> float:
+    return float(row["answer"]["gap"] / row["answer"]["relative_gap"])
 
 
 def _content(row: Row) -> bool:
@@ -160,8 +170,17 @@ def _found(row: Row) -> bool:
 
 def _harmless(row: Row) -> bool:
     """Whether the distractor does no harm beside the plant, either: some plants make a harmless shift costly."""
-    source_loss = row["answer"]["gap"] / row["answer"]["relative_gap"]
-    return bool(row["truth"][row["distractor"]] <= 2 * HARMLESS * source_loss)
+    return bool(row["truth"][row["distractor"]] <= 2 * HARMLESS * _source_loss(row))
+
+
+def _unexplained(row: Row) -> bool:
+    """Whether the product leaves most of the gap unexplained: nothing confirmed, or less than half of it.
+
+    A change that nobody has a name for still has nameable sides (rain brightens a picture), and these may cost.
+    """
+    answer = row["answer"]
+    confirmed = sum(answer["shares"][name][0] for name in answer["causes"] if name in answer["shares"])
+    return not answer["causes"] or (answer["detected"] and confirmed < MOSTLY)
 
 
 def _rejected(row: Row) -> bool:

@@ -184,7 +184,7 @@ def _catalogue() -> list[Probe]:
               lambda batch, setting: offsets.apply(
                   batch, {"gain": [1.0, 1.0, 1.0], "offset": [setting[0], 0.0, setting[1]]})),
         _graded("contrast", normalise.Contrast(), (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.6, 2.2, 3.2)),
-        _graded("saturation", normalise.Saturation(), (0.0, 0.3, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.2)),
+        _graded("saturation", normalise.Saturation(), (0.0, 0.3, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.2, 5.0, 8.0)),
         _graded("haze", normalise.Haze(), (0.15, 0.3, 0.45, 0.6, 0.75, 0.87, 1.0, 1.2, 1.6)),
         _graded("vignette", normalise.Vignette(), (-4.0, -2.0, -1.2, -0.7, -0.35, 0.0, 0.35, 0.8)),
         _graded("noise", noise.Noise(), (0.0, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3)),

@@ -21,6 +21,8 @@ FLOOR = 0.1
 """Differences below this share of a trait's deviation are nothing to explain: half of a 'small' effect."""
 RELATIVE = 0.15
 """An imitation is another implementation than the cause: it may miss by this share of a trait's difference."""
+SHRUNK = 0.3
+"""How far the covariance of sampling is shrunk to its diagonal: a few dozen units say nothing of most directions."""
 CLOSE = 0.03
 """Once the causes are chosen their strengths are found by a metric that lets large differences count for more: what may
 be missed would else draw them towards nothing."""
@@ -103,8 +105,9 @@ class Shift:
         """
         known = self.known
         missed = (FLOOR * self.spread[known]) ** 2 + (relative * difference[known]) ** 2
-        covariance = np.diag(missed) + self.scatter[known] @ self.scatter[known].T
-        lower = np.linalg.cholesky(covariance)
+        sampled = self.scatter[known] @ self.scatter[known].T
+        variance = missed + SHRUNK * np.diag(sampled)
+        lower = np.linalg.cholesky(np.diag(variance) + (1 - SHRUNK) * sampled)
         found: Floats = np.linalg.solve(lower, np.eye(len(lower)))
         return found
 

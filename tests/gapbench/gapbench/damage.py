@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +94,9 @@ def measure_curve(world: World, plant: Plant) -> Curve:
 
 def curves(world: World, plants: Sequence[Plant], cache: Path) -> dict[str, Curve]:
     """All plants' curves, each measured once and kept in `cache`, which several processes may share."""
-    for plant in plants:
+    missing = [plant for plant in plants if plant.name not in _kept(cache)]
+    random.Random(os.getpid()).shuffle(missing)  # processes that run side by side begin with different ones
+    for plant in missing:
         if plant.name not in _kept(cache):
             losses = sorted(measure_curve(world, plant).losses.items())
             cache.parent.mkdir(parents=True, exist_ok=True)

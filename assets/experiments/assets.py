@@ -119,7 +119,7 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
     code = fingerprint(code_version(*PRICE_CODE), vars(rules))
     spec = door.spec(
         [key, "causes"],
-        description="What explains the shift, laid on the source's holdout at the strength found: what each cause costs.",
+        description="What explains the shift, laid on the holdout at the strength found: what each cause costs.",
         code_version=code, kinds=["pytorch", "deltalake"],
         deps=[[key, "explanation"], [key, "hypotheses"], ["source", "model"]]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "traits")],

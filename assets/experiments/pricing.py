@@ -6,8 +6,8 @@ interval and its word. Does not: choosing causes (`explain.py`), what a normalis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class ProbedMap:
 
     name: str
 
-    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
+    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:  # noqa: ARG002
         """There is nothing to fit: explanations choose the setting."""
         raise NotApplicable("an explained cause has its setting already")
 
@@ -74,7 +74,7 @@ class ProbedWindow:
 
     names: tuple[str, ...]
 
-    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
+    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:  # noqa: ARG002
         """There is nothing to fit: explanations choose the setting."""
         raise NotApplicable("an explained cause has its setting already")
 
@@ -89,7 +89,7 @@ class ProbedWindow:
             height, width = seen.bottom - seen.top, seen.right - seen.left
         return [Window(top, left, top + height, left + width)]
 
-    def sham(self, parameters: Parameters) -> Parameters:
+    def sham(self, parameters: Parameters) -> Parameters:  # noqa: ARG002
         """Windows of explained causes have no sham."""
         raise NotApplicable("an explained cause has no sham")
 

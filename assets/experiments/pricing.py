@@ -134,10 +134,14 @@ class Priced:
 
     @classmethod
     def of_values(cls, stored: Mapping[str, Any]) -> Priced:
-        """What `as_values` stored."""
-        parts = {"prices": [Price(**row) for row in stored["prices"]],
-                 "families": [Share(**row) for row in stored["families"]]}  # fmt: skip
-        return cls(**{**stored, **parts})
+        """What `as_values` stored, even where JSON has made lists of tuples."""
+        parts = {"prices": [Price(**_with_tuples(row)) for row in stored["prices"]],
+                 "families": [Share(**{**row, "ci95": tuple(row["ci95"])}) for row in stored["families"]]}  # fmt: skip
+        return cls(**{**_with_tuples(stored), **parts})
+
+
+def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
 @dataclass(frozen=True)

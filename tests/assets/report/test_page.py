@@ -937,7 +937,7 @@ def test_a_cause_may_cost_loss_where_no_gap_is_detected() -> None:
     assert cause.text == "Confirmed: train with it as augmentation."
     bare = visible(render_page(unlabelled_with_cost(), build_evidence(90, labelled=False)))
     assert "+0.081 loss [+0.052, +0.110]" in bare and "what share of a gap that is can’t be told" in bare
-    assert [step.title for step in advice(unlabelled_with_cost())][0] == "Label some target pictures"
+    assert advice(unlabelled_with_cost())[0].title == "Label some target pictures"
 
 
 def test_a_cause_without_an_experiment_of_its_own_is_advised_on_by_its_family() -> None:

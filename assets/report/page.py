@@ -200,9 +200,13 @@ WHAT_HELPS = {
     "noise": "train with this noise as augmentation, or denoise at the sensor",
     "compression": "train with this compression as augmentation, or raise the quality at which pictures are stored",
     "haze": "train with this haze as augmentation",
-    "geometry": "match the field of view and the resolution: crop or resize the target as the experiment did",
+    "geometry": "match the field of view and the resolution: crop or resize the target to the source’s",
     "model_statistics": "re-estimate the normalisation statistics on the target, with the guard on the source",
 }
+
+
+REMEDY = ("normalise", "model")
+"""Directions of experiments that can be applied to a target; imitations and re-weightings can't."""
 
 
 @dataclass(frozen=True)
@@ -381,22 +385,18 @@ VERDICT_ORDER = ("confirmed", "inconclusive", "refuted", "skipped")
 
 def causes(document: ReportDocument) -> list[Cause]:
     """The confirmed causes, the costliest first, by their price where they have one."""
-    priced = {step.experiment: step for step in document.explanation.confirmed} if document.explanation else {}
+    steps = enumerate(document.explanation.steps if document.explanation is not None else [], start=1)
+    priced = {s.experiment: Cause(s.title, f"cause-{i}", _price(s)) for i, s in steps if s.verdict == "confirmed"}
     found = []
     for hypothesis in document.root_causes:
         experiment = figures.leading_experiment(document, hypothesis)
         if hypothesis in priced:
-            step = priced[hypothesis]
-            found.append(Cause(step.title, price_anchor(document, step), _price(step)))
+            found.append(priced[hypothesis])
         elif experiment is not None:
             found.append(Cause(experiment.title, _anchor(document, experiment), _effect(experiment)))
         else:
             found.append(Cause(_named(document, hypothesis)[0], "causes", ""))
     return found
-
-
-REMEDY = ("normalise", "model")
-"""Directions of experiments that can be applied to a target; imitations and re-weightings can't."""
 
 
 def remedies(document: ReportDocument) -> list[Cause]:
@@ -416,11 +416,6 @@ def _price(step: ExplanationStep) -> str:
     if step.gap_share is None:
         return f"{signed(step.cost)} loss {signed_interval(step.cost_ci95)}"
     return f"costs {percent(step.gap_share)} of the gap {percent_interval(step.gap_share_ci95)}"
-
-
-def price_anchor(document: ReportDocument, step: ExplanationStep) -> str:
-    """Where an explained cause stands in the table of prices."""
-    return f"cause-{document.explanation.steps.index(step) + 1}" if document.explanation else "causes"
 
 
 def tested(document: ReportDocument) -> int:

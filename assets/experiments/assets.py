@@ -19,7 +19,7 @@ from assets.experiments.explanation import (
 from assets.experiments.pricing import Priced, attribution, causes_of, price, root_causes
 from assets.experiments.registry import SHARED_CODE, Experiment
 from assets.experiments.responses import measure_responses, trait_names
-from assets.experiments.shares import StackLosses
+from assets.experiments.shares import Attribution, StackLosses
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
 from assets.inference.forward import sample_paths
@@ -119,7 +119,7 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
     code = fingerprint(code_version(*PRICE_CODE), vars(rules))
     spec = door.spec(
         [key, "causes"],
-        description="What explains the shift, laid on the source's holdout at the strength found: its cost in loss.",
+        description="What explains the shift, laid on the holdout at the strength found: what each cause costs.",
         code_version=code, kinds=["pytorch", "deltalake"],
         deps=[[key, "explanation"], [key, "hypotheses"], ["source", "model"]]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "traits")],
@@ -230,8 +230,10 @@ def _judge(
     tried = [name for name, summary in summaries.items() if not summary.get("skipped")]
     priced = Priced.of_values(store.read_json("causes", f"{key}.json"))
     if not tried:
+        shared = attribution(priced, Attribution([], 0.0, None, []), by_id)
+        left = unexplained(shared) if shared.shares else {"value": None, "ci95": None}
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
-                "attribution": [], "not_attributed": [], "unexplained": {"value": None, "ci95": None},
+                "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": left,
                 "recipe_source": "", "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}

@@ -239,7 +239,7 @@ def together(
     losses.finish()
     model = None
     if any(isinstance(step.experiment.operator, ModelOperator) for step in stack.steps):
-        model = stack.predictor(campaign.model, sets.target_fit.pictures).model
+        model = stack.predictor(campaign.model, sets.target_fit).model
     steps = recipe_steps(stack)
     return Outcome(
         stack,

@@ -57,7 +57,7 @@ class ProbedMap:
 
     name: str
 
-    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
+    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:  # noqa: ARG002
         """There is nothing to fit: explanations choose the setting."""
         raise NotApplicable("an explained cause has its setting already")
 
@@ -74,7 +74,7 @@ class ProbedWindow:
 
     names: tuple[str, ...]
 
-    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:
+    def fit(self, destination: SetStatistics, origin: SetStatistics) -> Parameters:  # noqa: ARG002
         """There is nothing to fit: explanations choose the setting."""
         raise NotApplicable("an explained cause has its setting already")
 
@@ -89,7 +89,7 @@ class ProbedWindow:
             height, width = seen.bottom - seen.top, seen.right - seen.left
         return [Window(top, left, top + height, left + width)]
 
-    def sham(self, parameters: Parameters) -> Parameters:
+    def sham(self, parameters: Parameters) -> Parameters:  # noqa: ARG002
         """Windows of explained causes have no sham."""
         raise NotApplicable("an explained cause has no sham")
 
@@ -134,10 +134,14 @@ class Priced:
 
     @classmethod
     def of_values(cls, stored: Mapping[str, Any]) -> Priced:
-        """What `as_values` stored."""
-        parts = {"prices": [Price(**row) for row in stored["prices"]],
-                 "families": [Share(**row) for row in stored["families"]]}  # fmt: skip
-        return cls(**{**stored, **parts})
+        """What `as_values` stored, even where JSON has made lists of tuples."""
+        parts = {"prices": [Price(**_with_tuples(row)) for row in stored["prices"]],
+                 "families": [Share(**{**row, "ci95": tuple(row["ci95"])}) for row in stored["families"]]}  # fmt: skip
+        return cls(**{**_with_tuples(stored), **parts})
+
+
+def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
 @dataclass(frozen=True)

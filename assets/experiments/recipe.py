@@ -56,8 +56,8 @@ class Stack:
 
     steps: list[Step] = field(default_factory=list)
 
-    def predictor(self, model: SegmentationModel, fit_pictures: Tensor) -> Predictor:
-        """The stack as one predictor; model operators adapt to the changed fit pictures."""
+    def predictor(self, model: SegmentationModel, fit_set: SetStatistics) -> Predictor:
+        """The stack as one predictor; model operators, and they alone, look at the fit set's pictures, changed."""
         predictor = Predictor(model)
         for step in self.steps:
             operator = step.experiment.operator
@@ -68,7 +68,7 @@ class Stack:
             predictor = replace(predictor, change=lambda batch, _ids: _apply(maps, batch))
         for step in self.steps:
             if isinstance(step.experiment.operator, ModelOperator):
-                adapted = step.experiment.operator.adapt(predictor.model, _apply(maps, fit_pictures))
+                adapted = step.experiment.operator.adapt(predictor.model, _apply(maps, fit_set.pictures))
                 predictor = replace(predictor, model=adapted)
         rules = [(s.experiment.operator, s.parameters) for s in self.steps
                  if isinstance(s.experiment.operator, LabelOperator)]  # fmt: skip

@@ -72,7 +72,7 @@ class StackLosses:
             self._asked |= wanted.keys()
             lacking = {row: (name, mark) for row, (name, mark) in wanted.items() if known.get(row) != mark}
             if lacking and self._key(stack) not in due:
-                predictor = stack.predictor(self.campaign.model, self.sets.target_fit.pictures)
+                predictor = stack.predictor(self.campaign.model, self.sets.target_fit)
                 due[self._key(stack)] = predictor, {name: (row, mark) for row, (name, mark) in lacking.items()}
         if due:
             for rows in self._computed(side, list(due.values())):

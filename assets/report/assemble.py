@@ -5,6 +5,7 @@ Belongs here: reading the stages' results into `ReportDocument`, the headline. D
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import polars as pl
@@ -58,9 +59,10 @@ def assemble(
     causes = verdicts["root_causes"]
     split, suspects = (stored["diagnosis"][name] for name in ("disde", "suspect_slice"))
     titles = {name: experiment.hypothesis.title for name, experiment in experiments.items()}
+    explanation = _explanation(stored["explanation"], stored["causes"], titles)
     return ReportDocument(
         headline=headline(config.source.name, target.name, performance_gap, measured,
-                          [titles[name] for name in causes], unexplained),
+                          [titles[name] for name in causes], unexplained, explanation.confirmed if explanation else []),
         source=_dataset(config.source, sides.source_manifest),
         target=_dataset(target, sides.target_manifest),
         model=ModelSummary(
@@ -84,7 +86,7 @@ def assemble(
         not_attributed=verdicts["not_attributed"],
         unexplained=unexplained,
         disde=Disde(**split) if split is not None else None,
-        explanation=_explanation(stored["explanation"], titles),
+        explanation=explanation,
         recipe=recipe,
         worst_clusters=[Cluster(**vars(cluster)) for cluster in clusters],
         slices=[SliceRow(**row) for row in stored["diagnosis"]["slices"]],
@@ -103,21 +105,37 @@ def assemble(
 
 def headline(
     source: str, target: str, gap: PerformanceGap, measured: dict[str, MeasurementRow], causes: list[str],
-    unexplained: Estimate,
+    unexplained: Estimate, priced: Sequence[ExplanationStep] = (),
 ) -> str:  # fmt: skip
-    """The answer in one sentence."""
+    """The answer in a sentence or two. `causes`: titles of root causes; `priced`: those with a price in loss."""
     if gap.loss_gap is None:
-        return _without_labels(source, target, gap, measured)
+        return _without_labels(source, target, gap, measured) + _costs(priced)
     size = f"{gap.target_loss:.3f} on {target} against {gap.source_loss:.3f} on {source}'s holdout"
     if gap.ci95 is None:
-        return f"The loss is {size} ({gap.loss_gap:+.3f}); too few independent groups to tell it from chance."
+        told = f"The loss is {size} ({gap.loss_gap:+.3f}); too few independent groups to tell it from chance."
+        return told + _costs(priced)
     interval = f"{gap.loss_gap:+.3f}, 95% interval {gap.ci95[0]:+.3f} to {gap.ci95[1]:+.3f}"
     if not gap.detected:
-        return f"No loss gap detected between {source} and {target}: the loss is {size} ({interval})."
+        return f"No loss gap detected between {source} and {target}: the loss is {size} ({interval}).{_costs(priced)}"
     if not causes:
         return f"The model loses on {target}: {size} ({interval}). No cause that was tried is confirmed."
     left = _left(unexplained.value)
     return f"The model loses on {target}: {size} ({interval}). Confirmed: {_listed(causes)}{left}."
+
+
+def _costs(priced: Sequence[ExplanationStep]) -> str:
+    """What confirmed causes cost where no gap is known that they could have a share of."""
+    if not priced:
+        return ""
+    if len(priced) == 1:
+        return f" But {priced[0].title} alone adds {_cost(priced[0])} to the loss when done to the source."
+    told = [f"{step.title} adds {_cost(step)}" for step in priced]
+    return f" But done to the source, {_listed(told)} to the loss."
+
+
+def _cost(step: ExplanationStep) -> str:
+    bounds = step.cost_ci95
+    return f"{step.cost:+.3f}" + ("" if bounds is None else f" [{bounds[0]:+.3f}, {bounds[1]:+.3f}]")
 
 
 def _listed(titles: list[str]) -> str:
@@ -200,19 +218,27 @@ def _experiment(
     )
 
 
-def _explanation(stored: dict[str, Any] | None, titles: dict[str, str]) -> ExplanationRow | None:
+def _explanation(
+    stored: dict[str, Any] | None, priced: dict[str, Any] | None, titles: dict[str, str]
+) -> ExplanationRow | None:
     if stored is None or not stored["misfit"]:
         return None
+    prices = {} if priced is None else {row["experiment"]: _price(row) for row in priced["prices"]}
     steps = [
         ExplanationStep(
             experiment=step["experiment"], title=titles[step["experiment"]], setting=step["setting"],
             share=step["gain"] / stored["misfit"], p_value=step["p_value"],
-            rivals=[titles[name] for name in step["rivals"]],
+            rivals=[titles[name] for name in step["rivals"]], **prices.get(step["experiment"], {}),
         )
         for step in stored["steps"]
     ]  # fmt: skip
     explained = 1 - stored["remaining"] / stored["misfit"]
     return ExplanationRow(steps=steps, explained=explained, beyond_noise=stored["remaining"] > stored["noise"])
+
+
+def _price(row: dict[str, Any]) -> dict[str, Any]:
+    same = {name: row[name] for name in ("cost", "cost_ci95", "q_value", "verdict", "reason")}
+    return {**same, "gap_share": row["share"], "gap_share_ci95": row["ci95"]}
 
 
 def _measurement(row: dict[str, Any]) -> MeasurementRow:

@@ -40,8 +40,8 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         description="One page, one JSON: how large the gap is, what causes it, what closes it.",
         code_version=fingerprint(code_version(*CODE), config.class_names, config.statistics.model_dump()),
         kinds=["html", "json"],
-        deps=[[key, name] for name in ("verdicts", "explanation", "hypotheses", "gap_scores", "traits", "evaluation",
-                                       "embeddings", "manifest")]
+        deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "gap_scores", "traits",
+                                       "evaluation", "embeddings", "manifest")]
         + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
     )  # fmt: skip
 
@@ -93,11 +93,13 @@ def _document(
         else loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
     )
     quality = {config.dataset(name).name: store.path("quality", f"{name}.json") for name in ("source", key)}
+    priced = store.path("causes", f"{key}.json").exists()  # a store of an older version has none
     stored = {
         "model": store.read_json("models", "current", "model.json"),
         "scores": store.read_json("scores", f"{key}.json"),
         "diagnosis": store.read_json("diagnosis", f"{key}.json"),
         "explanation": store.read_json("explanation", f"{key}.json"),
+        "causes": store.read_json("causes", f"{key}.json") if priced else None,
         "verdicts": store.read_json("verdicts", f"{key}.json"),
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -248,7 +248,8 @@ class Estimate(Part):
 class AttributionRow(Part):
     """A confirmed family's Shapley share of the gap; all families' sum to what they do together.
 
-    `induced`: measured by what imitating it does to the source, since it cannot be taken away from pictures.
+    `hypotheses`: what was confirmed of it. `induced`: measured by what imitating it does to the source, as the price of
+    an explained cause is, and whatever cannot be taken away from pictures.
     """
 
     family: str
@@ -276,7 +277,10 @@ class Disde(Part):
 class ExplanationStep(Part):
     """A cause that takes a share off the misfit between the target's traits and the source's.
 
-    `setting`: strength of its imitation; `rivals`: experiments that do as well within noise.
+    `setting`: strength of its imitation; `rivals`: experiments that do as well within noise; `p_value`: of the share.
+    `cost` is the cause's Shapley value in loss, when all explained causes are imitated on the source's holdout at their
+    settings; `gap_share` is that as a part of the loss gap, null where none is detected. `q_value` is of no cost,
+    corrected over the causes. All of the price is null where it was not measured.
     """
 
     experiment: str
@@ -285,6 +289,13 @@ class ExplanationStep(Part):
     share: Number
     p_value: Number
     rivals: list[str] = []
+    cost: Number = None
+    cost_ci95: Interval = None
+    gap_share: Number = None
+    gap_share_ci95: Interval = None
+    q_value: Number = None
+    verdict: Verdict | None = None
+    reason: str | None = None
 
 
 class ExplanationRow(Part):
@@ -297,6 +308,12 @@ class ExplanationRow(Part):
     steps: list[ExplanationStep]
     explained: Number
     beyond_noise: bool
+
+    @property
+    def confirmed(self) -> list[ExplanationStep]:
+        """The causes that their price confirms, the costliest first."""
+        steps = [step for step in self.steps if step.verdict == "confirmed"]
+        return sorted(steps, key=lambda step: -(step.cost or 0.0))
 
 
 class SliceCondition(Part):
@@ -381,9 +398,11 @@ class ReportDocument(Part):
     hypotheses: list[HypothesisRow]
     experiments: list[ExperimentRow]
     root_causes: list[str]
+    """Confirmed causes by id, the costliest first: what explains the shift and costs loss, and rules on labels; what
+    experiments confirm, where nothing explains the shift."""
     attribution: list[AttributionRow] = []
     not_attributed: list[str] = []
-    """Families with a confirmed cause that the shares leave out: they count as unexplained."""
+    """Families with a confirmed experiment that the shares leave out."""
     unexplained: Estimate
     disde: Disde | None = None
     explanation: ExplanationRow | None = None

@@ -28,6 +28,7 @@ from markupsafe import Markup
 from assets.report import figures
 from assets.report.document import (
     ExperimentRow,
+    ExplanationStep,
     HypothesisRow,
     MeasurementRow,
     PerformanceGap,
@@ -99,6 +100,11 @@ def p_equals(value: float | None, name: str = "p") -> str:
 def interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
     """An interval of losses, in brackets."""
     return UNDEFINED if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
+
+
+def signed_interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    """An interval of differences, in brackets: both ends with their sign."""
+    return UNDEFINED if bounds is None else f"[{signed(bounds[0], digits)}, {signed(bounds[1], digits)}]"
 
 
 def percent_interval(bounds: tuple[float, float] | None) -> str:
@@ -194,9 +200,13 @@ WHAT_HELPS = {
     "noise": "train with this noise as augmentation, or denoise at the sensor",
     "compression": "train with this compression as augmentation, or raise the quality at which pictures are stored",
     "haze": "train with this haze as augmentation",
-    "geometry": "match the field of view and the resolution: crop or resize the target as the experiment did",
+    "geometry": "match the field of view and the resolution: crop or resize the target to the source’s",
     "model_statistics": "re-estimate the normalisation statistics on the target, with the guard on the source",
 }
+
+
+REMEDY = ("normalise", "model")
+"""Directions of experiments that can be applied to a target; imitations and re-weightings can't."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +250,8 @@ def _advice_without_loss(document: ReportDocument) -> list[Advice]:
             "Label some target pictures",
             f"Without labels nobody knows what the gap costs. {looks} Start with the pictures with the highest gap "
             "scores below, over as many drives as you can.",
-        )
+        ),
+        *(_advice_on_cause(document, cause) for cause in document.root_causes),
     ]
 
 
@@ -249,8 +260,14 @@ def _advice_without_gap(document: ReportDocument) -> list[Advice]:
     beyond, _ = floor_count(document)
     seen = " The model does see the target as different: watch it." if beyond else ""
     limit = "" if bound is None else f" The data rule out a mean loss gap above {signed(bound[1])}, not less."
+    agree = f"Target and holdout cost the same within the uncertainty.{limit}"
+    if document.root_causes:
+        first = Advice("Don’t stop at the mean", f"{agree} On the same pictures, what follows costs loss all the same.")
+    else:
+        first = Advice("Nothing to close", agree)
     return [
-        Advice("Nothing to close", f"Target and holdout cost the same within the uncertainty.{limit}"),
+        first,
+        *(_advice_on_cause(document, cause) for cause in document.root_causes),
         Advice(
             "Look before you ship",
             f"A mean hides rare classes and rare scenes: read the table of classes and the worst target samples.{seen}",
@@ -271,17 +288,20 @@ def _advice_on_causes(document: ReportDocument) -> list[Advice]:
             )
         )
     in_recipe = {step.hypothesis for step in recipe.steps}
-    others = [figures.leading_experiment(document, cause) for cause in document.root_causes if cause not in in_recipe]
-    covered = [e for e in others if e is not None and recipe.steps and e.direction in ("normalise", "model")]
+    others = [cause for cause in document.root_causes if cause not in in_recipe]
+    leading = [figures.leading_experiment(document, cause) for cause in others] if recipe.steps else []
+    covered = [e for e in leading if e is not None and e.direction in REMEDY]
     if covered:  # the recipe was offered these, too, and found nothing left for them
         steps.append(
             Advice("Nothing more for these", f"Confirmed alone, they add nothing to the recipe: {_titles(covered)}.")
         )
-    for experiment in others:
-        if experiment is not None and experiment not in covered:
-            what = WHAT_HELPS.get(experiment.family, "no step of the recipe removes it; train with it as augmentation")
-            steps.append(Advice(experiment.title, f"Confirmed: {what}."))
-    if not document.root_causes:
+    done = {experiment.hypothesis for experiment in covered}
+    steps += [_advice_on_cause(document, cause) for cause in others if cause not in done]
+    if not document.root_causes and remedies(document):
+        steps.append(
+            Advice("Ask what it cures", "What closes the gap is confirmed; what causes it isn’t, so it may come back.")
+        )
+    elif not document.root_causes:
         steps.append(
             Advice(
                 "Don’t act on a hunch",
@@ -303,6 +323,24 @@ def _advice_on_causes(document: ReportDocument) -> list[Advice]:
     return steps
 
 
+def _advice_on_cause(document: ReportDocument, cause: str) -> Advice:
+    """What helps against a cause that the recipe isn't made for."""
+    title, family = _named(document, cause)
+    aimed = "no step of the recipe is made for it; " if document.recipe.steps else ""
+    return Advice(title, f"Confirmed: {WHAT_HELPS.get(family, f'{aimed}train with it as augmentation')}.")
+
+
+def _named(document: ReportDocument, cause: str) -> tuple[str, str]:
+    """A cause's title and family, from whatever tells of it."""
+    tried = next((e for e in document.experiments if e.hypothesis == cause), None)
+    if tried is not None:
+        return tried.title, tried.family
+    raised = next((h for h in document.hypotheses if h.id == cause), None)
+    explained = document.explanation.steps if document.explanation is not None else []
+    title = next((step.title for step in explained if step.experiment == cause), raised.statement if raised else cause)
+    return title, raised.family if raised else ""
+
+
 def _titles(experiments: list[ExperimentRow]) -> str:
     return "; ".join(experiment.title for experiment in experiments)
 
@@ -322,13 +360,11 @@ def _count(count: int, noun: str) -> str:
 
 @dataclass(frozen=True)
 class Cause:
-    """A confirmed cause in the header."""
+    """A confirmed cause or remedy in the header; `effect`: what it does to the loss, in words."""
 
     title: str
     anchor: str
-    share: float | None
-    interval: tuple[float, float] | None
-    how: str
+    effect: str
 
 
 @dataclass(frozen=True)
@@ -348,17 +384,45 @@ VERDICT_ORDER = ("confirmed", "inconclusive", "refuted", "skipped")
 
 
 def causes(document: ReportDocument) -> list[Cause]:
-    """The confirmed causes, strongest first."""
+    """The confirmed causes, the costliest first, by their price where they have one."""
+    steps = enumerate(document.explanation.steps if document.explanation is not None else [], start=1)
+    priced = {s.experiment: Cause(s.title, f"cause-{i}", _price(s)) for i, s in steps if s.verdict == "confirmed"}
     found = []
     for hypothesis in document.root_causes:
         experiment = figures.leading_experiment(document, hypothesis)
-        if experiment is None:
-            statement = next((h.statement for h in document.hypotheses if h.id == hypothesis), hypothesis)
-            found.append(Cause(statement, "causes", None, None, "closed"))
+        if hypothesis in priced:
+            found.append(priced[hypothesis])
+        elif experiment is not None:
+            found.append(Cause(experiment.title, _anchor(document, experiment), _effect(experiment)))
         else:
-            share, bounds, how = figures.share_of_gap(experiment)
-            found.append(Cause(experiment.title, _anchor(document, experiment), share, bounds, how))
+            found.append(Cause(_named(document, hypothesis)[0], "causes", ""))
     return found
+
+
+def remedies(document: ReportDocument) -> list[Cause]:
+    """The confirmed experiments that close the gap without being a root cause, those that close most first."""
+    others = [e for e in document.experiments if e.verdict == "confirmed" and e.hypothesis not in document.root_causes]
+    usable = [e for e in others if e.direction in REMEDY and e.gap_closed is not None]
+    usable.sort(key=lambda e: -(e.gap_closed or 0.0))
+    return [Cause(e.title, _anchor(document, e), _effect(e)) for e in usable]
+
+
+def _effect(experiment: ExperimentRow) -> str:
+    share, bounds, how = figures.share_of_gap(experiment)
+    return f"{'closes' if how == 'closed' else 'induces'} {percent(share)} {percent_interval(bounds)}"
+
+
+def _price(step: ExplanationStep) -> str:
+    if step.gap_share is None:
+        return f"{signed(step.cost)} loss {signed_interval(step.cost_ci95)}"
+    return f"costs {percent(step.gap_share)} of the gap {percent_interval(step.gap_share_ci95)}"
+
+
+def tested(document: ReportDocument) -> int:
+    """How many suspected causes were tried by an experiment or priced."""
+    tried = {e.hypothesis for e in document.experiments if e.verdict != "skipped"}
+    priced = document.explanation.steps if document.explanation is not None else []
+    return len(tried | {step.experiment for step in priced if step.verdict is not None})
 
 
 def trials(document: ReportDocument, evidence: Evidence, drawn: dict[str, figures.Figure]) -> list[Trial]:
@@ -550,6 +614,9 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             waterfall_height=figures.waterfall_height,
             has_losses=losses is not None,
             causes=causes(document),
+            remedies=remedies(document),
+            priced=document.explanation.confirmed if document.explanation is not None else [],
+            tested=tested(document),
             advice=advice(document),
             floor_count=floor_count(document),
             trait_plots=trait_plots,
@@ -588,6 +655,7 @@ def _environment() -> jinja2.Environment:
         "p": p_value,
         "p_equals": p_equals,
         "ci": interval,
+        "ci_signed": signed_interval,
         "ci_percent": percent_interval,
         "parameter": parameter,
         "sentence": sentence,

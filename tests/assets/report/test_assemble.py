@@ -17,12 +17,13 @@ from assets.diagnosis.hypotheses import rank_hypotheses
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import SHIFTS_SCHEMA
 from assets.diagnosis.worst_samples import WorstCluster
+from assets.experiments.pricing import Price, Priced
 from assets.experiments.registry import Experiment, load_experiments
 from assets.experiments.verdict import Figures, verdict_rows
 from assets.experiments.verdict import Rules as VerdictRules
 from assets.inference.losses import EVALUATION_SCHEMA, evaluate
 from assets.report.assemble import assemble, headline
-from assets.report.document import Estimate, MeasurementRow, PerformanceGap, ReportDocument
+from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, ReportDocument
 from assets.traits.registry import all_traits
 from resources.config import GapConfig
 
@@ -102,6 +103,8 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
     measured = {"value": 0.8, "ci95": [0.7, 0.9], "p_value": 0.002, "noise_floor": 0.6, "exceeds_floor": True}
     undefined = {"value": None, "ci95": None, "p_value": None, "noise_floor": None, "exceeds_floor": None}
     shifts = shift_rows()
+    price = Price("channel_statistics", (0.1, 0.0), 0.3, (0.2, 0.4), 0.6, (0.4, 0.8), 0.001, 0.002, "confirmed", "said")
+    priced = Priced([price], 0.3, (0.2, 0.4), 0.6, (0.4, 0.8))
     ranked = rank_hypotheses([experiments[name].hypothesis for name in ("channel_statistics", "sharpness")], shifts)
     return {
         "model": {"fingerprint": "abc", "trained_here": True, "classes": list(CLASSES)},
@@ -134,6 +137,7 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
                        "p_value": 0.004, "rivals": ["sharpness"]}],
             "misfit": 80.0, "remaining": 20.0, "noise": 30.0, "alone": {"channel_statistics": 60.0},
         },
+        "causes": json.loads(json.dumps(priced.as_values())),
         "verdicts": {
             "experiments": judged, "root_causes": causes, "unexplained": {"value": 0.4, "ci95": [0.2, 0.6]},
             "attribution": [{"family": "colour", "hypotheses": ["channel_statistics"], "share": 0.6,
@@ -199,6 +203,9 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert document.not_attributed == ["geometry"]
     [step] = document.explanation.steps
     assert step.share == 0.75 and step.rivals == [experiments["sharpness"].hypothesis.title]
+    assert (step.cost, step.cost_ci95, step.gap_share, step.gap_share_ci95) == (0.3, (0.2, 0.4), 0.6, (0.4, 0.8))
+    assert (step.p_value, step.q_value, step.verdict, step.reason) == (0.004, 0.002, "confirmed", "said")
+    assert document.explanation.confirmed == [step]
     assert document.explanation.explained == 0.75 and not document.explanation.beyond_noise
     assert document.disde.total == 0.6 and document.disde.outcome == Estimate(value=0.2)
     assert document.slices[0].conditions[0].side == "<=" and document.slices[0].where == "mean_red <= 0.2"
@@ -224,7 +231,11 @@ def test_scores_of_an_older_store_are_a_report_without_the_new_parts(config, exp
         {name: value for name, value in row.items() if not name.startswith("psi")}
         for row in stored["diagnosis"]["shifts"]
     ]
+    stored["causes"] = None
     found = assemble(config, "away", sides, gap_of(sides), stored, experiments, [])
+    [step] = found.explanation.steps
+    assert (step.cost, step.gap_share, step.verdict, step.reason) == (None, None, None, None)
+    assert found.explanation.confirmed == [] and step.share == 0.75
     assert found.latent_gap_stages == [] and found.class_shares is None and found.traits[0].psi is None
 
 
@@ -289,11 +300,30 @@ def test_a_gap_is_named_with_its_size_and_causes(causes, unexplained, ending):
     assert text.endswith(ending)
 
 
+NO_GAP = GAP.model_copy(update={"detected": False, "ci95": (-0.1, 0.4)})
+
+
+def priced(title: str, cost: float) -> ExplanationStep:
+    return ExplanationStep(experiment=title, title=title, setting=(1.0,), share=0.5, p_value=0.01, cost=cost,
+                           cost_ci95=(cost - 0.01, cost + 0.01), verdict="confirmed")  # fmt: skip
+
+
 def test_no_gap_is_said_whatever_else_was_found():
-    gap = GAP.model_copy(update={"detected": False, "ci95": (-0.1, 0.4)})
-    text = headline("home", "away", gap, APART, ["blur"], Estimate(value=0.5))
+    text = headline("home", "away", NO_GAP, APART, ["blur"], Estimate(value=0.5))
     assert text.startswith("No loss gap detected between home and away")
     assert "blur" not in text
+
+
+def test_without_a_gap_what_causes_cost_on_the_source_is_said():
+    told = [headline("home", "away", gap, APART, ["blur"], NOTHING, [priced("blur", 0.04)])
+            for gap in (NO_GAP, PerformanceGap(reason="no labels"), GAP.model_copy(update={"ci95": None}))]  # fmt: skip
+    assert all(text.endswith(" But blur alone adds +0.040 [+0.030, +0.050] to the loss when done to the source.")
+               for text in told)  # fmt: skip
+    two = [priced("blur", 0.04), priced("noise", 0.02)]
+    text = headline("home", "away", NO_GAP, APART, ["blur", "noise"], NOTHING, two)
+    assert text.endswith(" But done to the source, blur adds +0.040 [+0.030, +0.050]; and noise adds +0.020 "
+                         "[+0.010, +0.030] to the loss.")  # fmt: skip
+    assert "done to the source" not in headline("home", "away", GAP, APART, ["blur"], NOTHING, two)
 
 
 @pytest.mark.parametrize(("measured", "says"), [

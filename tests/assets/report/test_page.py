@@ -597,6 +597,56 @@ def no_gap_document() -> d.ReportDocument:
     )
 
 
+def priced_document(**changes: Any) -> d.ReportDocument:
+    """Two causes explain the shift, one of them costs loss; batch norm is a remedy."""
+    said = "done to the source it adds +0.081 [+0.052, +0.110] to the loss, 26% of the gap [17%, 35%]"
+    steps = [
+        d.ExplanationStep(
+            experiment="exposure_global", title="Exposure, one curve for the set", setting=(1.6, 0.8), share=0.7,
+            p_value=0.004, rivals=["Contrast", HOSTILE[0]], cost=0.081, cost_ci95=(0.052, 0.110), gap_share=0.26,
+            gap_share_ci95=(0.17, 0.35), q_value=0.0004, verdict="confirmed", reason=said,
+        ),
+        d.ExplanationStep(
+            experiment="noise", title="Sensor noise", setting=(0.02,), share=0.1, p_value=0.01, cost=0.001,
+            cost_ci95=(-0.002, 0.004), gap_share=0.003, gap_share_ci95=(-0.01, 0.01), q_value=0.6, verdict="refuted",
+            reason="below the smallest effect " + HOSTILE[2],
+        ),
+    ]  # fmt: skip
+    tried = [e for e in build_experiments() if e.hypothesis not in ("exposure_global", "blur", "batch_norm")]
+    remedy = experiment("batch_norm", "Batch-norm re-estimation", "model_statistics", "confirmed", "It closes 31%.",
+                        direction="model", gap_closed=0.31, ci95=(0.2, 0.42))  # fmt: skip
+    imitated = experiment("blur", "Defocus blur", "sharpness", "confirmed", "It induces 18%.", direction="imitate",
+                          gap_induced=0.18, ci95=(0.09, 0.28))  # fmt: skip
+    refused = experiment("exposure_global", "Exposure, one curve for the set", "exposure", "refuted", "It closes 1%.",
+                         gap_closed=0.01, ci95=(-0.02, 0.04))  # fmt: skip
+    shares = [d.AttributionRow(family="exposure", hypotheses=["exposure_global"], share=0.26, ci95=(0.17, 0.35),
+                               induced=True)]  # fmt: skip
+    values: dict[str, Any] = {
+        "experiments": [remedy, imitated, refused, *tried], "root_causes": ["exposure_global"], "attribution": shares,
+        "not_attributed": ["model_statistics"], "unexplained": d.Estimate(value=0.74, ci95=(0.65, 0.83)),
+        "explanation": d.ExplanationRow(steps=steps, explained=0.8, beyond_noise=False),
+        "recipe": d.Recipe(steps=[d.RecipeStep(hypothesis="batch_norm", title="Batch-norm re-estimation",
+                                               parameters={})], gap_closed=0.31, ci95=(0.2, 0.42)),
+    }  # fmt: skip
+    return build_document(**values | changes)
+
+
+def costly_without_gap() -> d.ReportDocument:
+    """No gap is detected, and yet a cause costs loss on the source's own pictures."""
+    bare = no_gap_document()
+    explanation = priced_document().explanation
+    assert explanation is not None
+    without = {"gap_share": None, "gap_share_ci95": None}
+    steps = [step.model_copy(update=without) for step in explanation.steps]
+    changed = {"explanation": explanation.model_copy(update={"steps": steps}), "root_causes": ["exposure_global"]}
+    return bare.model_copy(update=changed)
+
+
+def unlabelled_with_cost() -> d.ReportDocument:
+    found = costly_without_gap()
+    return unlabelled_document().model_copy(update={"explanation": found.explanation, "root_causes": found.root_causes})
+
+
 # --- the text of the page --------------------------------------------------------------------------------------------
 
 
@@ -689,8 +739,9 @@ def test_no_element_loads_or_runs_anything(page: str) -> None:
             assert re.match(r"data:|#", attributes.get(name) or "#"), (tag, attributes)
 
 
-def test_structure_is_semantic(page: str) -> None:
-    parsed = Parsed(page)
+@pytest.mark.parametrize("build", [build_document, priced_document])
+def test_structure_is_semantic(build: Callable[[], d.ReportDocument]) -> None:
+    parsed = Parsed(render_page(build(), build_evidence()))
     levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -703,9 +754,20 @@ def test_structure_is_semantic(page: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("build", [build_document, unlabelled_document, no_gap_document])
+EVERY = [
+    build_document,
+    unlabelled_document,
+    no_gap_document,
+    priced_document,
+    costly_without_gap,
+    unlabelled_with_cost,
+]
+
+
+@pytest.mark.parametrize("build", EVERY)
 def test_nothing_undefined_is_printed(build: Callable[[], d.ReportDocument]) -> None:
-    text = visible(render_page(build(), build_evidence(labelled=build is not unlabelled_document)))
+    labelled = build not in (unlabelled_document, unlabelled_with_cost)
+    text = visible(render_page(build(), build_evidence(90, labelled=labelled)))
     assert not re.search(r"\b(None|nan|NaN|inf|null|Undefined)\b(?! of the)", text)
 
 
@@ -828,6 +890,64 @@ def test_what_reproduces_the_shift_is_told_with_what_is_as_good(page: str) -> No
     unexplained = render_page(build_document(explanation=nothing), build_evidence(90))
     assert "it stays unexplained" in unexplained
     assert "What reproduces the shift" not in render_page(build_document(explanation=None), build_evidence(90))
+
+
+def test_causes_are_a_table_of_prices() -> None:
+    page = render_page(priced_document(), build_evidence(90))
+    table = page[page.index('id="explained-title"') : page.index('id="hypotheses-title"')]
+    rows = [visible(row) for row in re.findall(r'<tr id="cause-.*?</tr>', table, re.DOTALL)]
+    assert rows[0].startswith("Exposure, one curve for the set no picture tells it from Contrast")
+    assert "1.60, 0.800 70% p = 0.004 +0.081 [+0.052, +0.110] 26% [17%, 35%] confirmed Done to the source" in rows[0]
+    assert "+0.001 [−0.002, +0.004] 0% [−1%, 1%] refuted Below the smallest effect" in rows[1]
+    assert "done to all labelled pictures of the source’s holdout" in table
+    unpriced = render_page(build_document(), build_evidence(90))
+    assert "What they cost in loss wasn’t measured." in unpriced and "not measured" in unpriced
+
+
+def test_causes_are_told_by_their_price_and_remedies_apart() -> None:
+    page = render_page(priced_document(), build_evidence(90))
+    assert '<a href="#cause-1">Exposure, one curve for the set</a>' in page
+    text = visible(page)
+    summary = text[text.index("Confirmed causes") : text.index("To the model, is it the same?")]
+    before, after = summary.split("Remedies")
+    assert "costs 26% of the gap [17%, 35%]" in before and "Unexplained: 74% [65%, 83%]" in before
+    assert "Batch-norm re-estimation closes 31% [20%, 42%]" in after
+    assert "Defocus blur" not in summary, "what can only be imitated is no remedy"
+    footnote = text[text.index("Shapley shares") :]
+    assert "‘Induced’: measured that way." in footnote
+    assert "Confirmed by experiments, and not counted here: model statistics." in footnote
+    assert "part of what is unexplained" not in footnote
+
+
+def test_a_remedy_without_a_cause_is_no_cause() -> None:
+    document = priced_document(root_causes=[], explanation=None)
+    text = visible(render_page(document, build_evidence(90)))
+    assert "No cause 5 suspected causes tested, none confirmed." in text and "Unexplained: 74%" in text
+    assert [step.title for step in advice(document)][:2] == ["Use the recipe", "Ask what it cures"]
+
+
+def test_a_cause_may_cost_loss_where_no_gap_is_detected() -> None:
+    document = costly_without_gap()
+    text = visible(render_page(document, build_evidence(90)))
+    assert "+0.081 loss [+0.052, +0.110]" in text and "The whole gap is within chance" in text
+    assert "nothing is confirmed" not in text and "Nothing to look for" not in text
+    assert "Where no gap is detected, a cost has no share of it." in text
+    first, cause, _ = advice(document)
+    assert (first.title, cause.title) == ("Don’t stop at the mean", "Exposure, one curve for the set")
+    assert cause.text == "Confirmed: train with it as augmentation."
+    bare = visible(render_page(unlabelled_with_cost(), build_evidence(90, labelled=False)))
+    assert "+0.081 loss [+0.052, +0.110]" in bare and "what share of a gap that is can’t be told" in bare
+    assert advice(unlabelled_with_cost())[0].title == "Label some target pictures"
+
+
+def test_a_cause_without_an_experiment_of_its_own_is_advised_on_by_its_family() -> None:
+    told = advice(priced_document())
+    assert [step.title for step in told] == [
+        "Use the recipe", "Exposure, one curve for the set", "Expect more causes"]  # fmt: skip
+    assert told[1].text == "Confirmed: no step of the recipe is made for it; train with it as augmentation."
+    blurred = advice(priced_document(root_causes=["blur", "noise", "unheard_of"], experiments=[]))
+    assert [step.title for step in blurred][1:4] == ["The target is less sharp.", "Sensor noise", "unheard_of"]
+    assert "or fix focus" in blurred[1].text and "denoise at the sensor" in blurred[2].text
 
 
 def test_the_waterfall_says_how_its_shares_are_made(page: str) -> None:
@@ -1042,9 +1162,9 @@ def test_details_pictures_and_recipe_open(desktop: Visit) -> None:
     assert desktop.errors == []
 
 
-@pytest.mark.parametrize("build", [build_document, unlabelled_document])
+@pytest.mark.parametrize("build", [build_document, unlabelled_document, priced_document])
 def test_a_phone_never_scrolls_sideways(build: Callable[[], d.ReportDocument], visit: Callable[..., Visit]) -> None:
-    text = render_page(build(), build_evidence(labelled=build is build_document))
+    text = render_page(build(), build_evidence(labelled=build is not unlabelled_document))
     seen = visit(text, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     for details in seen.page.locator("details").all():
         details.locator("summary").first.click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gapbench import streets_world
+from gapbench import damage, method, streets_world
+from gapbench.__main__ import run
+from gapbench.cases import cases
+from gapbench.results import markdown, summary
 from gapbench.streets_world import FRAMES, INPUT_SIZE, POOL_DRIVES, STREETS_CLASSES, TRAINED_DRIVES, drawn, streets
 from gapbench.world import World
 from scipy.stats import f_oneway
@@ -82,3 +86,21 @@ class TestWorld:
         assert again.model.fingerprint == world.model.fingerprint
         assert [item.sample_id for item in again.reference] == [item.sample_id for item in world.reference]
         assert np.array_equal(again.losses(again.pool[:8]), world.losses(world.pool[:8]))
+
+
+@pytest.mark.slow
+def test_a_few_cases_are_asked_and_answered_right(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(damage, "PICTURES", 12)
+    monkeypatch.setattr(method, "PROBE_EACH", 16)
+    known = {case.name: case for case in cases("tune", world.config.class_names)}
+    names = ["tune/null/blocks/000", "tune/single/contrast/grey/0.50", "tune/single/noise/gauss/0.50"]
+    run(world, [known[name] for name in names], tmp_path, math.inf)
+    rows = {
+        row["case"]: row for row in map(json.loads, (tmp_path / "answers-tune-1of1.jsonl").read_text().splitlines())
+    }
+    assert rows[names[0]]["answer"]["causes"] == []
+    assert rows[names[1]]["answer"]["causes"] == ["contrast"]
+    assert rows[names[2]]["answer"]["causes"] == ["noise"]
+    assert all(len(row["baselines"]) >= 8 for row in rows.values())
+    results = summary("streets", "tune", tmp_path, set(names))
+    assert results["answered"] == 3 and "| top-1 cause, single plants, damage ≥ 10% | 1.00 |" in markdown(results)

@@ -28,7 +28,7 @@ from assets.experiments.assets import RESPONSE_CODE
 from assets.experiments.campaign import Campaign, run_experiments
 from assets.experiments.explanation import explained, responses_as_values, traits_of_part
 from assets.experiments.operators import LabelOperator
-from assets.experiments.pricing import causes_of, price, root_causes
+from assets.experiments.pricing import Priced, causes_of, price, root_causes
 from assets.experiments.registry import load_experiments
 from assets.experiments.responses import KINDS, measure_responses, trait_names
 from assets.experiments.shares import StackLosses
@@ -72,10 +72,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Measured:
-    """A case's tables: evaluation rows by side, traits with their units by side."""
+    """A case's tables: manifests and evaluation of both sides, their traits, the manifest of the holdout alone."""
 
     sides: Sides
-    evaluation: pl.DataFrame
     source_traits: pl.DataFrame
     target_traits: pl.DataFrame
     held: pl.DataFrame
@@ -154,39 +153,40 @@ class Method:
         else:
             evaluation, traits = self._measured(case, target, target_manifest)
         sides = Sides(pl.concat([held, known]), target_manifest, self.source[0], evaluation)
-        return Measured(sides, evaluation, self.source[1], traits, held)
+        return Measured(sides, self.source[1], traits, held)
 
     def ask(self, tables: Measured, holdout: Sequence[Item], target: Sequence[Item], case: str) -> Answer:
         """The answer on some tables; experiments look at the pictures again."""
-        config, settings, sides = self.world.config, self.world.config.statistics, tables.sides
+        settings, sides = self.world.config.statistics, tables.sides
         gap = loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
-        traits_of_holdout = traits_of_part(tables.source_traits, tables.held, "holdout")
-        explanation = explained(
-            self.responses(tables.held), catalogue(config).traits, traits_of_holdout,
-            traits_of_part(tables.target_traits, sides.target_manifest, "target"), list(self.experiments), settings,
-        )  # fmt: skip
-        named = [step["experiment"] for step in explanation["steps"]]
-        misfit = (explanation["misfit"], explanation["remaining"], explanation["noise"])
+        explanation = self._explained(tables)
         engine = _Pictures(self.world, {item.sample_id: item for item in [*holdout, *target, *self.world.reference]})
         campaign = Campaign("target", sides, tables.source_traits, tables.target_traits, engine, self.world.model)  # type: ignore[arg-type]
         store = SampleStore(str(self.folder / case))
         losses = StackLosses(campaign, campaign.fit_sets(), store.table("target", "causes", id_column="row_id"), CODE)
-        priced = price(causes_of(explanation["steps"], self.experiments), losses, self.rules,
-                       detected=gap.detected)  # fmt: skip
+        steps = causes_of(explanation["steps"], self.experiments)
+        priced = price(steps, losses, self.rules, detected=gap.detected)
         judged = self._judged(campaign, self._due(tables, explanation), case) if gap.detected else []
-        words = {found.experiment: found.verdict for found in priced.prices}
-        words |= {row["experiment"]: row["verdict"] for row in judged if row["experiment"] not in words}
-        shares = {found.experiment: (found.share, *found.ci95) for found in priced.prices if found.share is not None}
         causes = root_causes(priced, judged, self.experiments, gap.value)
-        shares |= {row["experiment"]: (_closed(row), *(row["ci95"] or row["induced_ci95"])) for row in judged
-                   if row["experiment"] in causes and row["experiment"] not in shares}  # fmt: skip
         source_loss = float(np.nanmean(sides.holdout["loss"].to_numpy()))
-        costs = {found.experiment: found.cost / source_loss for found in priced.prices}
         low, high = priced.ci95 or (0.0, 0.0)
-        unexplained = (1 - (priced.share or 0.0), 1 - high, 1 - low)
         return Answer(
-            gap.value, gap.value / source_loss, gap.detected, named, causes, shares, costs, unexplained, misfit, words
+            gap=gap.value, relative_gap=gap.value / source_loss, detected=gap.detected,
+            named=[cause.id for cause in steps], causes=causes, shares=_shares(priced, judged, causes),
+            costs={found.experiment: found.cost / source_loss for found in priced.prices},
+            unexplained=(1 - (priced.share or 0.0), 1 - high, 1 - low),
+            misfit=(explanation["misfit"], explanation["remaining"], explanation["noise"]),
+            words={row["experiment"]: row["verdict"] for row in judged}
+            | {found.experiment: found.verdict for found in priced.prices},
+        )  # fmt: skip
+
+    def _explained(self, tables: Measured) -> dict[str, Any]:
+        source, target = (
+            traits_of_part(tables.source_traits, tables.held, "holdout"),
+            traits_of_part(tables.target_traits, tables.sides.target_manifest, "target"),
         )
+        known, settings = catalogue(self.world.config).traits, self.world.config.statistics
+        return explained(self.responses(tables.held), known, source, target, list(self.experiments), settings)
 
     def case_tables(self, tables: Measured, seed: int) -> CaseTables:
         """The same tables as the baselines see them: whole traits, metadata and losses."""
@@ -283,6 +283,15 @@ def _manifest(items: Sequence[Item], part: str) -> pl.DataFrame:
 
 def _hash(array: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
+
+
+def _shares(priced: Priced, judged: list[dict[str, Any]], causes: list[str]) -> dict[str, tuple[float, float, float]]:
+    """Shares of the gap of all priced causes, and of root causes that experiments have confirmed."""
+    found = {row["experiment"]: (_closed(row), *(row["ci95"] or row["induced_ci95"]))
+             for row in judged if row["experiment"] in causes}  # fmt: skip
+    return found | {
+        one.experiment: (one.share, *one.ci95) for one in priced.prices if one.share is not None and one.ci95
+    }
 
 
 def _closed(row: dict[str, Any]) -> float:

@@ -60,9 +60,11 @@ def assemble(
     split, suspects = (stored["diagnosis"][name] for name in ("disde", "suspect_slice"))
     titles = {name: experiment.hypothesis.title for name, experiment in experiments.items()}
     explanation = _explanation(stored["explanation"], stored["causes"], titles)
+    told = {step.experiment: step.told for step in explanation.steps} if explanation else {}
     return ReportDocument(
         headline=headline(config.source.name, target.name, performance_gap, measured,
-                          [titles[name] for name in causes], unexplained, explanation.confirmed if explanation else []),
+                          [told.get(name, titles[name]) for name in causes], unexplained,
+                          explanation.confirmed if explanation else []),
         source=_dataset(config.source, sides.source_manifest),
         target=_dataset(target, sides.target_manifest),
         model=ModelSummary(

@@ -297,6 +297,11 @@ class ExplanationStep(Part):
     verdict: Verdict | None = None
     reason: str | None = None
 
+    @property
+    def told(self) -> str:
+        """The cause with those that no picture tells from it."""
+        return " or ".join([self.title, *self.rivals])
+
 
 class ExplanationRow(Part):
     """Which few causes reproduce the whole shift of traits, before any loss is asked.

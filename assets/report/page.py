@@ -386,7 +386,7 @@ VERDICT_ORDER = ("confirmed", "inconclusive", "refuted", "skipped")
 def causes(document: ReportDocument) -> list[Cause]:
     """The confirmed causes, the costliest first, by their price where they have one."""
     steps = enumerate(document.explanation.steps if document.explanation is not None else [], start=1)
-    priced = {s.experiment: Cause(s.title, f"cause-{i}", _price(s)) for i, s in steps if s.verdict == "confirmed"}
+    priced = {s.experiment: Cause(s.told, f"cause-{i}", _price(s)) for i, s in steps if s.verdict == "confirmed"}
     found = []
     for hypothesis in document.root_causes:
         experiment = figures.leading_experiment(document, hypothesis)

@@ -133,7 +133,7 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
                 for side, name in (("source", "s3"), ("target", "t4"))},
         },
         "explanation": {
-            "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0], "misfit": 20.0, "gain": 60.0,
+            "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0], "gain": 60.0,
                        "p_value": 0.004, "rivals": ["sharpness"]}],
             "misfit": 80.0, "remaining": 20.0, "noise": 30.0, "alone": {"channel_statistics": 60.0},
         },
@@ -203,6 +203,7 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert document.not_attributed == ["geometry"]
     [step] = document.explanation.steps
     assert step.share == 0.75 and step.rivals == [experiments["sharpness"].hypothesis.title]
+    assert step.told == f"{step.title} or {experiments['sharpness'].hypothesis.title}"
     assert (step.cost, step.cost_ci95, step.gap_share, step.gap_share_ci95) == (0.3, (0.2, 0.4), 0.6, (0.4, 0.8))
     assert (step.p_value, step.q_value, step.verdict, step.reason) == (0.004, 0.002, "confirmed", "said")
     assert document.explanation.confirmed == [step]

@@ -6,6 +6,7 @@ tuning half.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def _albumentations(name: str, settings: Callable[[float], dict[str, Any]]) -> C
     """A transform of albumentations that is always applied, its random parts drawn by the sample's generator."""
 
     def change(image: Picture, mask: Mask, parameter: float, rng: np.random.Generator) -> tuple[Picture, Mask]:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
         import albumentations
 
         transform = getattr(albumentations, name)(**settings(parameter), p=1.0)

@@ -1138,7 +1138,7 @@ def test_tables_sort_by_click_and_by_keyboard(desktop: Visit) -> None:
     table.locator("thead button", has_text="Class").click()
     names = table.locator("tbody th").all_inner_texts()
     assert [name.strip() for name in names] == ["<b>train</b>", *sorted(set(CLASSES) - {"<b>train</b>"})]
-    long = desktop.page.locator("table.long tbody tr:visible")
+    long = desktop.page.locator("#traits table.long tbody tr:visible")
     assert long.count() == 15
     desktop.page.get_by_role("button", name="Show all 22").click()
     assert long.count() == 22

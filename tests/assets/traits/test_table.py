@@ -61,7 +61,7 @@ def test_every_trait_is_measured_from_label_or_prediction(measure, street):
     for name in catalogue.traits:
         labelled, other = rows[name]
         assert np.isfinite(labelled), name
-        assert other == labelled, name
+        assert other == pytest.approx(labelled, rel=1e-5), name  # places in a batch round differently
     for name, value in measure_compression(image).items():
         assert rows[name][0] == value  # of the original size, not the model's input
 

@@ -906,7 +906,7 @@ def test_causes_are_a_table_of_prices() -> None:
 
 def test_causes_are_told_by_their_price_and_remedies_apart() -> None:
     page = render_page(priced_document(), build_evidence(90))
-    assert '<a href="#cause-1">Exposure, one curve for the set</a>' in page
+    assert '<a href="#cause-1">Exposure, one curve for the set or Contrast or ' in page
     text = visible(page)
     summary = text[text.index("Confirmed causes") : text.index("To the model, is it the same?")]
     before, after = summary.split("Remedies")
@@ -1158,7 +1158,7 @@ def test_details_pictures_and_recipe_open(desktop: Visit) -> None:
     desktop.page.keyboard.press("Escape")
     assert desktop.page.locator("dialog img").is_hidden()
     desktop.page.locator("#copy-recipe").click()
-    desktop.page.wait_for_function("document.getElementById('copy-recipe').textContent != 'Copy'")
+    desktop.page.locator("#copy-recipe:not(:text-is('Copy'))").wait_for()
     assert desktop.errors == []
 
 

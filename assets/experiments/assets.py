@@ -43,7 +43,8 @@ RESPONSE_CODE = ("assets.experiments.explanation", "assets.experiments.geometry"
                  "resources.pictures")  # fmt: skip
 PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "assets.experiments.pricing",
               "assets.experiments.recipe", "assets.experiments.shares", "assets.experiments.verdict",
-              "assets.statistics.resampling", "assets.statistics.shapley")  # fmt: skip
+              "assets.statistics.multiplicity", "assets.statistics.resampling",
+              "assets.statistics.shapley")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
                     "assets.experiments.search", "assets.statistics.resampling")  # fmt: skip
 

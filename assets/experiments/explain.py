@@ -1,7 +1,7 @@
 """Which few causes, and how strong, reproduce the target's whole shift of traits: before any loss is asked.
 
-Belongs here: the misfit between a shift and what imitations do to the source, the choice of causes one by one, the
-noise that a choice must beat. Does not: measuring what an imitation does (`responses.py`), losses, verdicts.
+Belongs here: the shift between two sets, how many causes it is worth, the noise that they must beat. Does not:
+comparing sets of causes (`search.py`), measuring what an imitation does (`responses.py`), losses, verdicts.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
     search = Search(shift, responses)
     noise, chance = _noise(shift, responses)
     names = [response.experiment for response in responses]
-    best = Fit((), (), search.nothing)
+    best = search.fitted(())
     alone = search.singles()
     while len(best.members) < MOST_CAUSES:
         more = search.larger(best)
@@ -109,7 +109,7 @@ def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
 def _worth_more(best: Fit, more: Fit, nothing: float, noise: Floats) -> bool:
     gain = best.misfit - more.misfit
     new = [member for member in more.members if member not in best.members]
-    p_value = min(_corrected(gain, noise, member) for member in new) if new else 1.0
+    p_value = min(_corrected(gain, noise, member) for member in new)
     return p_value <= LEVEL and gain >= max(LEAST_SHARE * nothing, LEAST_PART * best.misfit)
 
 

@@ -191,7 +191,11 @@ def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detecte
         return Priced([])
     units, names = holdout["unit"].to_list(), [cause.id for cause in causes]
     scale = _scale(before, units, losses.campaign.sides.target, rules, detected)
-    worth = shapley_values(names, {c: _values(c, causes, holdout, losses) for c in coalitions(names)})
+    stacks = {c: laid_on([cause for cause in causes if cause.id in c and not cause.is_content])
+              for c in coalitions(names)}  # fmt: skip
+    for half in (False, True):
+        losses.bring("holdout", stacks.values(), report=half)  # every picture decoded once for all coalitions
+    worth = shapley_values(names, {c: _values(c, stack, causes, holdout, losses) for c, stack in stacks.items()})
     tests = [paired_cluster_test(worth[name], units) for name in names]
     corrected = holm(np.array([test.p_value for test in tests])).tolist()
     prices = [
@@ -294,10 +298,10 @@ def _word(
     return "confirmed", ""
 
 
-def _values(coalition: Coalition, causes: Sequence[Cause], holdout: pl.DataFrame, losses: StackLosses) -> Floats:
+def _values(
+    coalition: Coalition, stack: Stack, causes: Sequence[Cause], holdout: pl.DataFrame, losses: StackLosses
+) -> Floats:
     """What a coalition adds to each holdout sample's loss, weighted where content is among it; its mean is the cost."""
-    members = [cause for cause in causes if cause.id in coalition]
-    stack = laid_on([cause for cause in members if not cause.is_content])
     rows = pl.concat([losses.rows("holdout", stack, report=half) for half in (False, True)])
     after = holdout.select("sample_id").join(rows.select("sample_id", "loss"), on="sample_id", how="left")
     before = holdout["loss"].to_numpy().astype(np.float64)
@@ -305,8 +309,8 @@ def _values(coalition: Coalition, causes: Sequence[Cause], holdout: pl.DataFrame
     loss = np.where(np.isnan(loss), before, loss)  # a window may leave a picture without labelled pixels
     middle = float(before.mean())
     weights = np.ones(len(before))
-    for cause in members:
-        if cause.is_content:
+    for cause in causes:
+        if cause.is_content and cause.id in coalition:
             weights = weights * _weights(cause, holdout, losses.campaign.source_traits)
     found: Floats = weights / weights.mean() * (loss - middle) - (before - middle)
     return found

@@ -97,7 +97,7 @@ class Shift:
     null: Floats
     known: NDArray[np.bool_]
 
-    def whitening(self, difference: Floats, relative: float = RELATIVE) -> Floats:
+    def whitening(self, difference: Floats, relative: float) -> Floats:
         """(K, K) matrix M with ‖M·(d − c)‖² the misfit, over known traits.
 
         Its inverse covariance is that of sampling whole units, plus what an imitation may miss. Scenes move many traits
@@ -110,11 +110,6 @@ class Shift:
         lower = np.linalg.cholesky(np.diag(variance) + (1 - SHRUNK) * sampled)
         found: Floats = np.linalg.solve(lower, np.eye(len(lower)))
         return found
-
-    def misfit(self, change: Floats, difference: Floats, whitening: Floats) -> Floats:
-        """‖difference − change‖² in units of what may be missed; `change` (…, T) -> (…)."""
-        missed: Floats = (((difference - change)[..., self.known] @ whitening.T) ** 2).sum(-1)
-        return missed
 
 
 @dataclass(frozen=True)
@@ -132,9 +127,12 @@ class Search:
     All is done in whitened traits, where the misfit is a squared length: `target` (K,), and each candidate's changes.
     """
 
-    def __init__(self, shift: Shift, responses: Sequence[Response]) -> None:
+    def __init__(self, shift: Shift, responses: Sequence[Response], relative: float = RELATIVE) -> None:
         self.shift, self.responses = shift, responses
-        self._use(RELATIVE)
+        self._whitening = shift.whitening(shift.difference, relative)
+        self._target = self._white(shift.difference[None])[0]
+        self._grids = [(places, self._white(changes)) for places, changes in (r.grid for r in responses)]
+        self._lengths = [(changes**2).sum(1) for _, changes in self._grids]
         self.nothing = float(self._target @ self._target)
         self._known: dict[tuple[int, ...], Fit] = {}
 
@@ -175,17 +173,9 @@ class Search:
 
     def settings(self, fit: Fit) -> list[tuple[float, ...]]:
         """The members' parameters by the closer metric, in their order."""
-        close = Search(self.shift, self.responses)
-        close._use(CLOSE)
-        found = close.fitted(fit.members)
+        found = Search(self.shift, self.responses, CLOSE).fitted(fit.members)
         pairs = zip(found.members, found.places, strict=True)
         return [self.responses[member].setting(np.array(place)) for member, place in pairs]
-
-    def _use(self, relative: float) -> None:
-        self._whitening = self.shift.whitening(self.shift.difference, relative)
-        self._target = self._white(self.shift.difference[None])[0]
-        self._grids = [(places, self._white(changes)) for places, changes in (r.grid for r in self.responses)]
-        self._lengths = [(changes**2).sum(1) for _, changes in self._grids]
 
     def _white(self, changes: Floats) -> Floats:
         found: Floats = changes[:, self.shift.known] @ self._whitening.T
@@ -206,8 +196,10 @@ class Search:
         return Fit(members, tuple(tuple(places[member].tolist()) for member in members), misfit)
 
     def _closest(self, member: int, rest: Floats) -> tuple[float, Floats, Floats]:
-        """The misfit, place (p,) and change (K,) at which a candidate leaves least of the rest: the best of its grid,
-        then ever closer about it."""
+        """The misfit, place (p,) and change (K,) at which a candidate leaves least of the rest.
+
+        The best of its grid, then ever closer about it.
+        """
         response, (places, changes) = self.responses[member], self._grids[member]
         costs = self._lengths[member] - 2 * changes @ rest
         reach = 1 / FINER[len(response.axes)]

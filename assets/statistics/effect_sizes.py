@@ -112,8 +112,8 @@ def standardised_wasserstein(x: ArrayLike, y: ArrayLike) -> float:
 def psi(source: ArrayLike, target: ArrayLike, bins: int = 10) -> float:
     """Population stability index Σ(q − p)·ln(q/p) over source quantile bins with open ends.
 
-    Bins are closed on the right; equal quantiles are merged, and a value that fills a decile at an end keeps a bin of
-    its own (so a constant source against other values is no 0); shares are clipped at 1e-4. An empty side: NaN.
+    Bins are closed on the right and equal quantiles are merged; shares are clipped at 1e-4. An empty side: NaN. A value
+    shares its bin with all below it: of a source that sits at its upper end nearly always, PSI sees no fall; KS does.
 
     Args:
         source: (n,) numbers that define the bins.

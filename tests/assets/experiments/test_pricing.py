@@ -236,6 +236,9 @@ class Drawn:
     campaign: SimpleNamespace
     after: dict[frozenset[str], np.ndarray]
 
+    def bring(self, side: str, stacks, *, report: bool) -> None:
+        """All rows are there already."""
+
     def rows(self, side: str, stack, *, report: bool) -> pl.DataFrame:
         assert side == "holdout"
         own = self.campaign.sides.holdout

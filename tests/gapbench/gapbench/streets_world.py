@@ -6,22 +6,18 @@ Does not: drawing, training (the product's own), plants, cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from assets.inference.training import train
-from gapbench.world import Item, World
+from gapbench.world import BATCH, Item, World, train_on
 from resources.config import ComputeConfig, DatasetConfig, GapConfig, ModelConfig, SourceConfig, TrainingConfig
 from resources.datasets.streets import STREETS_CLASSES
 from resources.datasets.streets_render import GENERATOR, render
 from resources.datasets.streets_scenes import FRAMES_PER_DRIVE, frame_name
 from resources.fingerprint import fingerprint
 from resources.model import build_network, load_model, save_model, seed_everything
-from resources.pictures import Batch, SamplePaths
 
 SCENE, SEED = "city", 7
 INPUT_SIZE = (96, 160)
@@ -74,7 +70,7 @@ def _law() -> list[object]:
 
 
 def _config() -> GapConfig:
-    training = TrainingConfig(epochs=EPOCHS, batch_size=8, learning_rate=3e-3)
+    training = TrainingConfig(epochs=EPOCHS, batch_size=BATCH, learning_rate=3e-3)
     drives = DatasetConfig(name="drives", reader="streets", scene=SCENE, seed=SEED)
     return GapConfig(
         classes=list(STREETS_CLASSES),
@@ -87,16 +83,7 @@ def _config() -> GapConfig:
 
 def _train(config: GapConfig, items: list[Item], folder: Path) -> None:
     """Fit the product's default network to the items, encoder pretrained, and keep it in the folder."""
-    by_id = {item.sample_id: item for item in items}
-    size = config.model.training.batch_size
-
-    def batches(chosen: list[SamplePaths]) -> Iterator[Batch]:
-        for start in range(0, len(chosen), size):
-            pictures = [by_id[sample.sample_id].picture(INPUT_SIZE) for sample in chosen[start : start + size]]
-            yield Batch(pictures, torch.stack([picture.reduced for picture in pictures]))
-
     seed_everything(config.model.training.seed)
     network = build_network(config.model, len(config.class_names), pretrained=True)
-    samples = [SamplePaths(name, Path(name), None) for name in by_id]
-    train(network, batches, samples, config.model, device="cpu", what="training on streets")
+    train_on(network, items, config.model)
     save_model(folder, network, config, trained_here=True)

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from assets.inference.losses import at_label_pixels, pixel_sums
 from assets.inference.training import train
-from resources.config import GapConfig, load_config
+from resources.config import GapConfig, ModelConfig, load_config
 from resources.datasets import open_reader
 from resources.datasets.base import read_image
 from resources.model import SegmentationModel, build_network, load_weights, read_checkpoint
@@ -124,16 +125,21 @@ def _fine_tuned(config: GapConfig, seen: list[Item], kept: Path) -> Segmentation
     assert origin is not None
     load_weights(network, read_checkpoint(origin), origin, classes)
     if origin is not kept:
-        pictures = {item.sample_id: item for item in seen}
-
-        def batches(samples: list[SamplePaths]) -> Iterator[Batch]:
-            return batches_of([pictures[sample.sample_id] for sample in samples], config.model.input_size)
-
-        samples = [SamplePaths(name, Path(name), None) for name in pictures]
-        train(network, batches, samples, config.model, device="cpu", what="gapbench: fine-tuning")
+        train_on(network, seen, config.model)
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, kept)
     return SegmentationModel(network, config.model, len(classes), "camvid-small", "cpu")
+
+
+def train_on(network: nn.Module, items: Sequence[Item], config: ModelConfig) -> None:
+    """The product's own training, on items in memory."""
+    by_id = {item.sample_id: item for item in items}
+
+    def batches(samples: list[SamplePaths]) -> Iterator[Batch]:
+        return batches_of([by_id[sample.sample_id] for sample in samples], config.input_size)
+
+    samples = [SamplePaths(name, Path(name), None) for name in by_id]
+    train(network, batches, samples, config, device="cpu", what="gapbench: training")
 
 
 def batches_of(items: Sequence[Item], size: tuple[int, int]) -> Iterator[Batch]:

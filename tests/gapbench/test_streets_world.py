@@ -80,7 +80,7 @@ class TestWorld:
         assert mean_iou(confusion) > 0.25
 
     def test_second_start_trains_nothing_and_is_the_same_world(self, world, cache, monkeypatch):
-        monkeypatch.setattr(streets_world, "train", None)
+        monkeypatch.setattr(streets_world, "train_on", None)
         monkeypatch.setattr("resources.model._loaded", {})
         again = streets(cache)
         assert again.model.fingerprint == world.model.fingerprint

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assets.statistics.shapley import shapley_values
-from gapbench import plants_report, plants_tune
+from gapbench import plants_report, plants_seen, plants_tune
 from gapbench.damage import SEVERITIES, Curve, planted
 from gapbench.plants import Plant, same_cause
 from gapbench.world import Item, World
@@ -80,15 +80,24 @@ class Sides:
 
 def plants_of(half: Half, class_names: Sequence[str]) -> list[Plant]:
     """The half's plants in a world with those classes."""
-    return (plants_tune if half == "tune" else plants_report).plants(class_names)
+    if half == "report":
+        return plants_report.plants(class_names)
+    return [*plants_tune.plants(class_names), *plants_seen.plants(class_names)]
+
+
+def distractors_of(half: Half, class_names: Sequence[str]) -> list[Plant]:
+    """The plants that distractors are drawn from; a list that grows would give older cases another distractor."""
+    found = plants_tune.plants(class_names) if half == "tune" else plants_report.plants(class_names)
+    return [plant for plant in found if plant.kind == "photometric"]
 
 
 def cases(half: Half, class_names: Sequence[str]) -> list[Case]:
     """All cases of a half. No operator is in both halves; blocks are divided anew in each case."""
     plants = plants_of(half, class_names)
     pixels = [plant for plant in plants if plant.kind == "photometric"]
+    harmless = distractors_of(half, class_names)
     return [
-        *_singles(half, plants, pixels), *_nulls(half, pixels), *_contents(half, class_names),
+        *_singles(half, plants, harmless), *_nulls(half, harmless), *_contents(half, class_names),
         *_mixed(half, pixels, 2, PAIRS, MIXES), *_mixed(half, pixels, 3, TRIPLES, TRIPLE_MIXES),
     ]  # fmt: skip
 

@@ -1,14 +1,16 @@
 """What is planted: the contract of operators on pictures and masks, and which causes no picture tells apart.
 
 Belongs here: the contract and what both halves' operators are made with. Does not: the operators (`plants_tune.py`,
-`plants_report.py`), which case plants what (`cases.py`), how strong a plant must be (`damage.py`).
+`plants_seen.py`, `plants_report.py`), which case plants what (`cases.py`), how strong a plant must be (`damage.py`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,20 @@ def on_picture(change: Callable[[NDArray[np.float64], float, np.random.Generator
     return both
 
 
+def by_albumentations(name: str, settings: Callable[[float], dict[str, Any]]) -> Change:
+    """A transform of albumentations that is always applied, its random parts drawn by the sample's generator."""
+
+    def change(image: Picture, mask: Mask, parameter: float, rng: np.random.Generator) -> tuple[Picture, Mask]:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
+        import albumentations
+
+        transform = getattr(albumentations, name)(**settings(parameter), p=1.0)
+        seed = int(rng.integers(2**31))
+        return albumentations.Compose([transform], seed=seed)(image=image)["image"], mask
+
+    return change
+
+
 def window(image: Picture, mask: Mask, rows: slice, columns: slice, *, back: bool) -> tuple[Picture, Mask]:
     """A part of the sample, at the whole sample's size where `back`."""
     part, labels = Image.fromarray(image[rows, columns]), Image.fromarray(mask[rows, columns])
@@ -84,9 +100,12 @@ def middle(length: int, share: float) -> slice:
 
 
 def label_plants(
-    class_names: Sequence[str], merged: Sequence[tuple[str, str]], widen: Callable[[Mask, float], Mask]
+    class_names: Sequence[str], merged: Sequence[tuple[str, str]], void: str, widen: Callable[[Mask, float], Mask]
 ) -> list[Plant]:
-    """Other rules of labelling: a class merged into another in a share of the pictures, and void that is wider."""
+    """Other rules of labelling: a class merged into another in a share of the pictures, and wider void.
+
+    `void` names the variant that widens.
+    """
     found = []
     for one, other in merged:
         if {one, other} <= set(class_names):
@@ -96,7 +115,7 @@ def label_plants(
     def wider(image: Picture, mask: Mask, reach: float, _rng: np.random.Generator) -> tuple[Picture, Mask]:
         return image, widen(mask, reach)
 
-    return [*found, Plant("label_policy", "void", "label", wider, 0.0, 6.0)]
+    return [*found, Plant("label_policy", void, "label", wider, 0.0, 6.0)]
 
 
 def _merged(one: int, other: int) -> Change:

@@ -1,4 +1,4 @@
-"""The operators of the tuning half: the product was built while looking at them.
+"""The first operators of the tuning half: the product was built while looking at them.
 
 Written with numpy, scipy, scikit-image and Pillow, never with the product's own code, so that the method is not
 rewarded for inverting itself.
@@ -218,7 +218,7 @@ def plants(class_names: Sequence[str]) -> list[Plant]:
         Plant("unknown", "dirt", "unknown", on_picture(_dirt), 0.0, 1.0),
         Plant("unknown", "torn_rows", "unknown", on_picture(_torn_rows), 0.0, 0.3),
         Plant("unknown", "rain", "unknown", on_picture(_rain), 0.0, 1.0),
-        *label_plants(class_names, MERGED, widen_void),
+        *label_plants(class_names, MERGED, "void", widen_void),
     ]
 
 

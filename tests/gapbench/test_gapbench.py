@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from gapbench import plants_report, plants_tune
+from gapbench import plants_report, plants_seen, plants_tune
 from gapbench.cases import cases, plants_of
 from gapbench.damage import HARMLESS, LEVELS, Curve
 from gapbench.plants import IGNORE, same_cause
@@ -14,7 +16,8 @@ from gapbench.score import Figure, Rate, figures
 from statsmodels.stats.proportion import proportion_confint
 
 NAMES = ("road", "sidewalk", "building", "fence", "pole", "vegetation", "sky", "vehicle")
-PLANTS = [*plants_tune.plants(NAMES), *plants_report.plants(NAMES)]
+MODULES = (plants_tune, plants_seen, plants_report)
+PLANTS = [plant for module in MODULES for plant in module.plants(NAMES)]
 PIXELS = [plant for plant in PLANTS if plant.kind != "label"]
 
 
@@ -50,7 +53,42 @@ class TestPlants:
         assert set(np.unique(labels)) <= {*range(len(NAMES)), IGNORE}
 
 
-@pytest.mark.parametrize("half", [plants_tune, plants_report], ids=["tune", "report"])
+@pytest.mark.parametrize("shape", [(96, 128), (96, 160)], ids=str)
+@pytest.mark.parametrize("plant", plants_report.plants(NAMES), ids=lambda plant: plant.name)
+class TestReportPlants:
+    """At the sizes that the bench has."""
+
+    def test_weakest_shows_nothing_and_severity_grows(self, plant, shape):
+        image, mask = street(shape)
+        changed = []
+        for level in (0.0, 0.1, 0.3, 0.6, 1.0):
+            picture, labels = plant.apply("b", image, mask, plant.at(level))
+            assert picture.shape == image.shape and labels.shape == mask.shape
+            assert picture.dtype == labels.dtype == np.uint8
+            moved = (labels != mask).mean() if plant.kind == "label" else np.abs(picture.astype(float) - image).mean()
+            changed.append(float(moved))
+        assert changed[0] < 2.55 and changed[-1] > changed[0]
+        assert all(after >= 0.9 * before for before, after in pairwise(changed))
+
+    def test_the_given_arrays_are_left_alone(self, plant, shape):
+        image, mask = street(shape)
+        plant.apply("b", image, mask, plant.strongest)
+        assert np.array_equal(image, street(shape)[0]) and np.array_equal(mask, street(shape)[1])
+
+
+def street(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Bands of sky, building and road with a vehicle; colours vary softly."""
+    height, width = shape
+    mask = np.full(shape, NAMES.index("sky"), np.uint8)
+    mask[height // 4 :], mask[height // 2 :] = NAMES.index("building"), NAMES.index("road")
+    mask[height // 3 : height // 2, : width // 3] = NAMES.index("vegetation")
+    mask[height // 2 : height * 2 // 3, width // 2 : width * 2 // 3] = NAMES.index("vehicle")
+    colours = np.random.default_rng(1).uniform(40, 210, (len(NAMES), 3))
+    waves = 12 * np.sin(np.arange(width) / 5)[None, :, None] + 12 * np.cos(np.arange(height) / 7)[:, None, None]
+    return np.clip(colours[mask] + waves, 0, 255).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("half", MODULES, ids=["tune", "seen", "report"])
 def test_labels_are_merged_in_the_share_of_pictures_that_is_asked(half):
     for plant in (plant for plant in half.plants(NAMES) if plant.kind == "label" and "_as_" in plant.variant):
         one, other = (NAMES.index(name) for name in plant.variant.split("_as_"))
@@ -75,8 +113,22 @@ def test_halves_share_no_operator_and_names_are_unique():
     assert len({case.name for case in found}) == len(found)
     used = {half: {plant.change for plant in plants_of(half, NAMES)} for half in ("tune", "report")}
     assert used["tune"] and used["report"] and not used["tune"] & used["report"]
+    assert len({plant.name for plant in PLANTS}) == len(PLANTS)  # damage is kept by name, for both halves
     assert all(len(case.plants) < 2 or not same_cause(*case.causes[:2]) for case in found)
     assert all(case.distractor is None or case.distractor.cause not in case.causes for case in found)
+
+
+def test_every_cause_of_pixels_has_one_operator_in_the_report_half():
+    causes = Counter(plant.cause for plant in plants_report.plants(NAMES) if plant.kind != "label")
+    assert causes.pop("unknown") == 4
+    assert set(causes.values()) == {1}
+    assert set(causes) == {plant.cause for plant in PIXELS} - {"unknown"}
+
+
+def test_seen_operators_leave_the_first_ones_cases_as_they_were():
+    first = {plant.name for plant in plants_tune.plants(NAMES)}
+    drawn = {case.distractor.name for case in cases("tune", NAMES) if case.distractor is not None}
+    assert drawn <= first
 
 
 def test_every_half_has_the_cases_that_are_asked_for():

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.experiments import imitate, jpeg, noise, normalise
+from assets.experiments import forms, jpeg, normalise
 from assets.experiments.explain import tilted
 from assets.experiments.geometry import cut
 from assets.experiments.match import Graded
@@ -170,11 +170,19 @@ def _graded(experiment: str, operator: Graded, values: tuple[float, ...]) -> Pro
     return Probe(experiment, (values,), lambda batch, setting: operator.apply(batch, operator.at(setting[0])))
 
 
+def _formed(
+    experiment: str, change: Callable[[Tensor, float, float], Tensor], strengths: tuple[float, ...],
+    shapes: tuple[float, ...],
+) -> Probe:  # fmt: skip
+    return Probe(experiment, (strengths, shapes), lambda batch, setting: change(batch, *setting))
+
+
 def _catalogue() -> list[Probe]:
     exposure, balance, offsets = normalise.Exposure(), normalise.WhiteBalance(), normalise.ChannelStatistics()
     shifts = (-0.3, -0.12, -0.04, 0.0, 0.04, 0.12, 0.3)
     gammas = (0.25, 0.45, 0.7, 0.88, 1.0, 1.15, 1.4, 2.0, 3.2)
     gains = (0.3, 0.6, 0.8, 0.93, 1.0, 1.08, 1.3, 2.0)
+    widths = (0.0, 0.5, 0.8, 1.2, 2.0, 3.5, 6.0)
     return [
         Probe("exposure", (gammas, (0.12, 0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0)),
               lambda batch, setting: exposure.apply(batch, {"gamma": setting[0], "gain": setting[1]})),
@@ -184,13 +192,13 @@ def _catalogue() -> list[Probe]:
               lambda batch, setting: offsets.apply(
                   batch, {"gain": [1.0, 1.0, 1.0], "offset": [setting[0], 0.0, setting[1]]})),
         _graded("contrast", normalise.Contrast(), (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.6, 2.2, 3.2)),
-        _graded("saturation", normalise.Saturation(), (0.0, 0.3, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.2, 5.0, 8.0)),
+        _formed("saturation", forms.vivid, (0.0, 0.3, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.2, 5.0, 8.0), (0.0, 1.0)),
         _graded("haze", normalise.Haze(), (0.15, 0.3, 0.45, 0.6, 0.75, 0.87, 1.0, 1.2, 1.6)),
-        _graded("vignette", normalise.Vignette(), (-4.0, -2.0, -1.2, -0.7, -0.35, 0.0, 0.35, 0.8)),
-        _graded("noise", noise.Noise(), (0.0, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3)),
+        _formed("vignette", forms.shaded, (-4.0, -2.0, -1.2, -0.7, -0.35, 0.0, 0.35, 0.8), (1.5, 3.0, 6.0)),
+        _formed("noise", forms.noisy, (0.0, 0.01, 0.025, 0.06, 0.12, 0.2), (0.0, 0.02, 0.05, 0.12, 0.25, 0.5)),
         _graded("compression", jpeg.Jpeg(), (3.0, 5.0, 8.0, 15.0, 25.0, 40.0, 65.0, 100.0)),
-        _graded("sharpness", imitate.Blur(), (0.0, 0.4, 0.6, 0.8, 1.1, 1.5, 2.0, 3.0, 4.5)),
-        _graded("resolution", imitate.LowResolution(), (0.1, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0)),
+        _formed("sharpness", forms.blurred, widths, widths),
+        _formed("resolution", forms.coarse, (0.1, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0), (0.0, 1.0)),
         Probe("aspect_windows", ((0.3, 0.45, 0.6, 0.75, 0.88, 1.0, 1.15, 1.35, 1.7, 2.3, 3.3),), windows=_narrowed),
         Probe("field_of_view", ((0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0), (0.0, 0.5, 1.0)), windows=_zoomed),
     ]  # fmt: skip

@@ -32,7 +32,7 @@ VOID = -1
 TOP = 20
 """Samples of a set that are listed to be checked."""
 FEWEST_UNITS = 3
-"""Fewer independent groups on a side, or that a convention holds in, say nothing about a pair of classes."""
+"""Fewer independent groups on a side say nothing about a pair of classes."""
 KEPT = 1 / 4
 """Of a class, the most that labels may keep in those pictures where a convention holds in some."""
 
@@ -223,7 +223,7 @@ def _judged(shift: PairShift, holdout: LabelSums, target: LabelSums) -> PairShif
         return replace(shift, objection=kept)
     part = target.only(held)
     shown = np.count_nonzero(_pair_of(target, shift)[1])
-    objection = _few(part) or _unsure(shift, holdout, part) or _differ(shift, holdout, part)
+    objection = _unsure(shift, holdout, part) or _differ(shift, holdout, part)
     return replace(shift, objection=objection, held_in=(int(held.sum()), int(shown)))
 
 
@@ -287,12 +287,6 @@ def _pair_of(sums: LabelSums, shift: PairShift) -> tuple[Floats, Floats]:
 
 def _part_of(part: Floats, whole: Floats) -> float:
     return float(part.sum() / whole.sum()) if whole.any() else 0.0
-
-
-def _few(part: LabelSums) -> str | None:
-    """Whether the pictures come from too few groups: one drive without a class looks like a convention."""
-    count = len(set(part.units))
-    return f"they are of {count} independent groups only" if count < FEWEST_UNITS else None
 
 
 def _differ(shift: PairShift, holdout: LabelSums, part: LabelSums) -> str | None:

@@ -2,16 +2,18 @@
 
 A model that errs on hard pictures doubts: its errors are most frequent where it is least sure, and it is less often
 sure. Labels that are wrong, or that follow another convention, leave it as sure as before and contradict it whether it
-is sure or not. Belongs here: that comparison between target and holdout from evaluation rows, the hypotheses on labels,
-the list of samples whose labels are worth a look. Does not: measuring per sample (inference), what other labels would
-change (experiments/labels.py).
+is sure or not. Where a convention holds in some pictures only (several annotators, rules that changed midway), the
+labels of a picture contradict nearly all of what the model calls a class, or hardly more than the source's do. Belongs
+here: that comparison between target and holdout from evaluation rows, the hypotheses on labels, the list of samples
+whose labels are worth a look. Does not: measuring per sample (inference), what other labels would change
+(experiments/labels.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,8 @@ TOP = 20
 """Samples of a set that are listed to be checked."""
 FEWEST_UNITS = 3
 """Fewer independent groups on a side say nothing about a pair of classes."""
+KEPT = 1 / 4
+"""Of a class, the most that labels may keep in those pictures where a convention holds in some."""
 
 
 def label_hypotheses() -> list[Hypothesis]:
@@ -64,6 +68,11 @@ class LabelSums:
     disputes: Floats
     doubt: Floats
 
+    def only(self, kept: NDArray[np.bool_]) -> LabelSums:
+        """The sums of some samples, `kept` (n,)."""
+        sums = {field.name: getattr(self, field.name)[kept] for field in fields(self) if field.name != "units"}
+        return LabelSums([unit for unit, keep in zip(self.units, kept, strict=True) if keep], **sums)
+
     @property
     def void(self) -> Floats:
         """Pixels without a label by prediction, (n, C)."""
@@ -78,7 +87,8 @@ class PairShift:
     `source_share`, `target_share`: their mean share of a sample's pixels that the model calls `prediction`. A
     convention moves it from almost none to almost all, however rare the class is among the pixels labelled `label`.
     `confidence`: the target's mean over them (NaN for VOID). `cost`: their share of the target's summed loss.
-    `objection` says why they are no convention; None where they are one.
+    `objection` says why they are no convention; None where they are one. `held_in`: where that is judged by a part of
+    the target's pictures, how many these are, and how many show the pair or the class; None where by all.
     """
 
     label: int
@@ -89,6 +99,7 @@ class PairShift:
     confidence: float
     cost: float
     objection: str | None = None
+    held_in: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,8 @@ def pair_shifts(holdout: LabelSums, target: LabelSums) -> list[PairShift]:
 
     Tested by unit and corrected (Holm) over all ordered pairs of classes, and over void as a label. A pair is a
     convention where, beyond that, the labels contradict most of what the model calls `prediction`, the model is as sure
-    there as where it is right, and the labels have lost most of the class, but the model has not.
+    there as where it is right, and the labels have lost most of the class, but the model has not. Where they have not
+    throughout the target, but do in a part of its pictures and hardly in the others, that part alone is judged.
     """
     classes = target.counts.shape[1]
     pairs = [(a, b) for a in [*range(classes), VOID] for b in range(classes) if a != b]
@@ -192,31 +204,56 @@ def _listed(row: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
 
 def _pair_shift(pair: tuple[int, int], rise: float, q_value: float, holdout: LabelSums, target: LabelSums) -> PairShift:
     label, prediction = pair
-    pixels = _pixels(target, label, prediction)
-    surely = math.nan if label == VOID else float(target.confidence[:, label, prediction].sum() / pixels.sum())
+    surely = _confidence(target, label, prediction)
     lost = 0.0 if label == VOID else target.loss[:, label, prediction].sum() + target.loss[:, prediction, label].sum()
     source = float(np.nanmean(_shares(holdout, label, prediction)))
     shift = PairShift(
         label, prediction, source, source + rise, q_value, surely, float(lost / target.loss.sum()),
     )  # fmt: skip
-    return replace(shift, objection=_objection(shift, holdout, target))
+    return _judged(shift, holdout, target)
 
 
-def _objection(shift: PairShift, holdout: LabelSums, target: LabelSums) -> str | None:
-    """Why a pair that the target has more of is no convention of labelling."""
-    own = target.counts[:, shift.prediction, shift.prediction]
-    margin = paired_cluster_test(_pixels(target, shift.label, shift.prediction) - own, target.units)
+def _judged(shift: PairShift, holdout: LabelSums, target: LabelSums) -> PairShift:
+    """The pair with what speaks against a convention: throughout the target, else in the pictures that it holds in."""
+    kept = _kept(shift, holdout, target)
+    if kept is None:
+        return replace(shift, objection=_unsure(shift, holdout, target) or _moved(shift, holdout, target))
+    held = _split(shift, holdout, target)
+    if held is None:
+        return replace(shift, objection=kept)
+    part = target.only(held)
+    shown = np.count_nonzero(_pair_of(target, shift)[1])
+    objection = _unsure(shift, holdout, part) or _differ(shift, holdout, part)
+    return replace(shift, objection=objection, held_in=(int(held.sum()), int(shown)))
+
+
+def _kept(shift: PairShift, holdout: LabelSums, target: LabelSums) -> str | None:
+    """What the labels keep of a class throughout the target, if that speaks against a convention."""
+    pairs, both = _pair_of(target, shift)
+    margin = paired_cluster_test(2 * pairs - both, target.units)
     if not margin.ci95[0] > 0:
         return "most of what the model calls so is still labelled so"
-    right, wrong = _confidence_when(holdout, shift.prediction)
-    if shift.confidence < (right + wrong) / 2:
-        return (
-            f"the model is unsure there ({shift.confidence:.2f}; in the source it has {right:.2f} where it is right "
-            f"and {wrong:.2f} where it is wrong)"
-        )
     said_before, said = (_share_of(sums.counts.sum(2), shift.prediction) for sums in (holdout, target))
     if said > said_before / 2:
         return f"the labels still have most of the class: {said:.1%} of pixels, {said_before:.1%} in the source"
+    return None
+
+
+def _unsure(shift: PairShift, holdout: LabelSums, target: LabelSums) -> str | None:
+    """Whether the model doubts where the labels say otherwise; of void nothing is known."""
+    right, wrong = _confidence_when(holdout, shift.prediction)
+    surely = _confidence(target, shift.label, shift.prediction)
+    if surely < (right + wrong) / 2:
+        return (
+            f"the model is unsure there ({surely:.2f}; in the source it has {right:.2f} where it is right "
+            f"and {wrong:.2f} where it is wrong)"
+        )
+    return None
+
+
+def _moved(shift: PairShift, holdout: LabelSums, target: LabelSums) -> str | None:
+    """Whether the model's own share of a class moved as much as the labels'."""
+    said_before, said = (_share_of(sums.counts.sum(2), shift.prediction) for sums in (holdout, target))
     seen_before, seen = (_share_of(sums.predicted, shift.prediction) for sums in (holdout, target))
     if abs(seen - seen_before) >= said_before - said:
         return (
@@ -224,6 +261,66 @@ def _objection(shift: PairShift, holdout: LabelSums, target: LabelSums) -> str |
             f"{said:.1%}: the pictures differ"
         )
     return None
+
+
+def _split(shift: PairShift, holdout: LabelSums, target: LabelSums) -> NDArray[np.bool_] | None:
+    """The pictures in which the labels contradict the model as a convention does, (n,); None unless it is all or none.
+
+    Of what the model calls `prediction` and the labels either side of the pair, they are those with more of `label`
+    than halfway from the source's share to all. Some pictures are, whatever the cause. So what they have beyond the
+    source's others must be more than what the target's others have beyond those, and more than 1/`KEPT` times what
+    they keep of the class, both together, tested by unit. Shares that are spread evenly, or as an arcsine, fail.
+    """
+    (pairs_before, both_before), (pairs, both) = (_pair_of(sums, shift) for sums in (holdout, target))
+    halfway = (1 + _part_of(pairs_before, both_before)) / 2
+    others, held = pairs_before <= halfway * both_before, pairs > halfway * both
+    beyond = pairs - _part_of(pairs_before[others], both_before[others]) * both
+    margin = np.where(held, beyond - (both - pairs) / KEPT, -beyond)
+    return held if paired_cluster_test(margin, target.units).ci95[0] > 0 else None
+
+
+def _pair_of(sums: LabelSums, shift: PairShift) -> tuple[Floats, Floats]:
+    """Pixels of each sample that the model calls so: those with the pair's label, and with either label, (n,), (n,)."""
+    pairs = _pixels(sums, shift.label, shift.prediction)
+    return pairs, pairs + sums.counts[:, shift.prediction, shift.prediction]
+
+
+def _part_of(part: Floats, whole: Floats) -> float:
+    return float(part.sum() / whole.sum()) if whole.any() else 0.0
+
+
+def _differ(shift: PairShift, holdout: LabelSums, part: LabelSums) -> str | None:
+    """Whether pictures chosen by their labels show another amount of the class than the source's that show it.
+
+    Pictures without the class, in which all that the model calls so is a mistake, are chosen as well, so that labels
+    without it say nothing. The model must see it as in the source, give or take half of what the labels have lost.
+    Pictures weigh by what the model sees of the class, so that those of neither set that don't show it don't count.
+    """
+    seen_before, seen = (_typical(sums, sums.predicted, shift.prediction) for sums in (holdout, part))
+    said_before, said = (_typical(sums, sums.counts.sum(2), shift.prediction) for sums in (holdout, part))
+    if said > KEPT * said_before:
+        return f"the labels still have the class there: {said:.1%} of pixels, {said_before:.1%} in the source"
+    if abs(seen - seen_before) >= (said_before - said) / 2:
+        return (
+            f"the model sees {seen:.1%} of the class there, {seen_before:.1%} in the source's pictures that show "
+            "it: the pictures differ"
+        )
+    return None
+
+
+def _typical(sums: LabelSums, pixels: Floats, class_index: int) -> float:
+    """A class's share of a picture's pixels (n, C), mean over pictures by what the model sees of the class."""
+    seen = sums.predicted[:, class_index]
+    if not seen.sum():
+        return 0.0
+    return float((seen * pixels[:, class_index] / sums.predicted.sum(1)).sum() / seen.sum())
+
+
+def _confidence(sums: LabelSums, label: int, prediction: int) -> float:
+    """The model's mean confidence over a pair's pixels; NaN for void, of which no confidence is kept."""
+    if label == VOID:
+        return math.nan
+    return float(sums.confidence[:, label, prediction].sum() / sums.counts[:, label, prediction].sum())
 
 
 def _confidence_when(holdout: LabelSums, prediction: int) -> tuple[float, float]:
@@ -302,7 +399,11 @@ def _surplus(sums: LabelSums, usual: Floats) -> tuple[Floats, Floats]:
 
 def _named(shift: PairShift, class_names: Sequence[str]) -> str:
     label = "left without a label" if shift.label == VOID else f"labelled {class_names[shift.label]}"
-    return f"{shift.target_share:.0%} of what the model calls {class_names[shift.prediction]} is {label}"
+    seen = f"what the model calls {class_names[shift.prediction]}"
+    if shift.held_in is None:
+        return f"{shift.target_share:.0%} of {seen} is {label}"
+    held, pictures = shift.held_in
+    return f"in {held} of {pictures} pictures most of {seen} is {label}: over all {shift.target_share:.0%}"
 
 
 def _described(shift: PairShift, class_names: Sequence[str]) -> str:

@@ -121,6 +121,10 @@ def supported(world) -> set[str]:
     return {name for name, found in label_evidence(sides.holdout, sides.target, CLASSES).items() if found.supported}
 
 
+def buildings_as_sky(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask == BUILDING, SKY, mask).astype(np.uint8)
+
+
 def scattered(mask: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(int(mask.sum()))
     return np.where(rng.random(mask.shape) < 0.05, rng.integers(0, 4, mask.shape), mask).astype(np.uint8)
@@ -129,7 +133,15 @@ def scattered(mask: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def policy(lay_out, colour_model):
     """Buildings are labelled as sky."""
-    return lay_out(colour_model, relabel=lambda mask: np.where(mask == BUILDING, SKY, mask).astype(np.uint8))
+    return lay_out(colour_model, relabel=buildings_as_sky)
+
+
+@pytest.fixture(scope="module")
+def part(lay_out, colour_model):
+    """Buildings are labelled as sky in about two pictures of five."""
+    return lay_out(
+        colour_model, samples=80, relabel=lambda mask: buildings_as_sky(mask) if mask.sum() % 5 < 2 else mask
+    )
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +166,21 @@ def test_a_convention_is_supported_fitted_and_confirmed(policy):
     assert figures.gap_closed == pytest.approx(1, abs=0.05)
     assert figures.beats_sham[0] > 0
     assert word(policy, figures) == "confirmed"
+
+
+def test_a_convention_in_a_part_of_the_pictures_is_tried_on_all_of_both_sides(part):
+    sides = part.campaign.sides
+    assert supported(part) == {"label_policy"}
+    assert "of 80 pictures" in label_evidence(sides.holdout, sides.target, CLASSES)["label_policy"].reason
+    fitted, figures = tried(part, "label_policy")
+    rule = {"merge": [[SKY, BUILDING]], "ignore": []}
+    assert fitted.parameters["normalised"] == fitted.parameters["baseline"] == rule
+    assert fitted.parameters["sham"] == fitted.parameters["sham_baseline"]
+    shams = fitted.parameters["sham"]["shams"]
+    assert shams and all(len(sham["merge"]) == 1 and {SKY, BUILDING} != set(sham["merge"][0]) for sham in shams)
+    assert figures.gap_closed == pytest.approx(1, abs=0.05)
+    assert figures.beats_sham[0] > 0
+    assert word(part, figures) == "confirmed"
 
 
 def test_wrong_labels_are_supported_and_confirmed(errors):

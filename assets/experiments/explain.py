@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assets.experiments.search import Fit, Floats, Response, Search, Shift
+from assets.experiments.search import Fit, Floats, Response, Search, Shift, strengths
 from assets.statistics.resampling import Names, permute_units, pooled_units
 
 LEVEL = 0.01
@@ -31,12 +31,14 @@ SMALLEST_GAIN = 0.1
 class Step:
     """One cause: the imitation's setting, and what would have done as well.
 
-    `gain` is the misfit that would be left without it, `p_value` how often noise alone offers as much; `rivals` are
-    the experiments that could take its place within noise.
+    `plausible` are the settings that fit as well when units and traits are drawn anew, weakest first. `gain` is the
+    misfit that would be left without it, `p_value` how often noise alone offers as much; `rivals` are the experiments
+    that could take its place within noise.
     """
 
     experiment: str
     setting: tuple[float, ...]
+    plausible: tuple[tuple[float, ...], ...]
     gain: float
     p_value: float
     rivals: tuple[str, ...]
@@ -81,7 +83,7 @@ def shift_between(
     return Shift(own, spread, scatter, np.nan_to_num(null), known)
 
 
-def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
+def explain(shift: Shift, responses: Sequence[Response], *, seed: int = 0) -> Explanation:
     """The best set of causes, one more as long as that takes off more misfit than noise offers (p ≤ `LEVEL`).
 
     Changes of several causes add up (first order). Two causes that look like a third together are told from it, since
@@ -101,7 +103,7 @@ def explain(shift: Shift, responses: Sequence[Response]) -> Explanation:
         if more is None or not _worth_more(best, more, search.nothing, noise):
             break
         best = more
-    steps = _steps(search, best, noise, names)
+    steps = _steps(search, best, noise, names, seed)
     gains = {names[fit.members[0]]: max(search.nothing - fit.misfit, 0.0) for fit in alone}
     return Explanation(steps, search.nothing, best.misfit, float(np.quantile(chance, 0.95)), gains)
 
@@ -113,10 +115,10 @@ def _worth_more(best: Fit, more: Fit, nothing: float, noise: Floats) -> bool:
     return p_value <= LEVEL and gain >= max(LEAST_SHARE * nothing, LEAST_PART * best.misfit)
 
 
-def _steps(search: Search, best: Fit, noise: Floats, names: Sequence[str]) -> tuple[Step, ...]:
+def _steps(search: Search, best: Fit, noise: Floats, names: Sequence[str], seed: int) -> tuple[Step, ...]:
     """The members as steps, the one first without which most misfit would be left."""
     slack = float(np.quantile(noise.max(1), 1 - LEVEL))
-    settings = search.settings(best)
+    found_at = strengths(search.shift, search.responses, best.members, seed)
     found = []
     for place, member in enumerate(best.members):
         others = tuple(other for other in best.members if other != member)
@@ -124,7 +126,8 @@ def _steps(search: Search, best: Fit, noise: Floats, names: Sequence[str]) -> tu
         swapped = [fit for fit in search.additions(others) if fit.misfit <= best.misfit + slack]
         rivals = tuple(names[fit.members[-1]] for fit in swapped if fit.members[-1] != member)
         p_value = _corrected(gain, noise, member)
-        found.append(Step(names[member], settings[place], gain, p_value, rivals))
+        setting, plausible = found_at.best[place], found_at.plausible[place]
+        found.append(Step(names[member], setting, plausible, gain, p_value, rivals))
     return tuple(sorted(found, key=lambda step: -step.gain))
 
 

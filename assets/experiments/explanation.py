@@ -60,7 +60,7 @@ def explained(
     if labelled:
         candidates += content_responses(experiments, source, names)
     shift = _shift(source, target, names, settings)
-    found = explain(shift, candidates)
+    found = explain(shift, candidates, seed=settings.seed)
     return {
         **asdict(found),
         "steps": [asdict(step) for step in found.steps],

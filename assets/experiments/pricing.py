@@ -20,6 +20,7 @@ from assets.experiments.operators import LabelOperator, NotApplicable, Parameter
 from assets.experiments.recipe import Stack, Step
 from assets.experiments.registry import Experiment
 from assets.experiments.responses import Probe, Setting, probes
+from assets.experiments.search import PLAUSIBLE
 from assets.experiments.shares import CAMERA, Attribution, Share, StackLosses
 from assets.experiments.verdict import FEWEST_UNITS, Interval, Rules, Word
 from assets.statistics.multiplicity import holm
@@ -35,10 +36,14 @@ Coalition = frozenset[str]
 
 @dataclass(frozen=True)
 class Cause:
-    """An explained cause: the experiment whose imitation it is, at the setting that explains the shift."""
+    """An explained cause: the experiment whose imitation it is, at the setting that explains the shift.
+
+    `plausible`: settings that explain it as well, at the `PLAUSIBLE` quantiles; none where the setting is known.
+    """
 
     experiment: Experiment
     setting: Setting
+    plausible: tuple[Setting, ...] = ()
 
     @property
     def id(self) -> str:
@@ -145,6 +150,14 @@ def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Worth:
+    """What causes add to the holdout: to each sample's loss, (n,), and draws of what other strengths would add more."""
+
+    values: Floats
+    strength: Floats
+
+
+@dataclass(frozen=True)
 class _Scale:
     """What costs are held against: the gap, its draws and the holdout's, and the smallest cost worth acting on.
 
@@ -158,18 +171,25 @@ class _Scale:
     smallest: float
     detected: bool
 
-    def share(self, values: Floats) -> tuple[float | None, Interval | None]:
+    def share(self, worth: _Worth) -> tuple[float | None, Interval | None]:
         if not self.detected:
             return None, None
-        return float(values.mean() / self.gap), percentile_interval(self.holdout_weights @ values / self.gaps)
+        return float(worth.values.mean() / self.gap), percentile_interval(self._draws(worth) / self.gaps)
 
-    def cost(self, values: Floats) -> tuple[float, Interval]:
-        return float(values.mean()), percentile_interval(self.holdout_weights @ values)
+    def cost(self, worth: _Worth) -> tuple[float, Interval]:
+        return float(worth.values.mean()), percentile_interval(self._draws(worth))
+
+    def _draws(self, worth: _Worth) -> Floats:
+        found: Floats = self.holdout_weights @ worth.values + worth.strength
+        return found
 
 
 def causes_of(steps: Sequence[dict[str, Any]], experiments: Mapping[str, Experiment]) -> list[Cause]:
     """The steps of a stored explanation as causes."""
-    return [Cause(experiments[step["experiment"]], tuple(step["setting"])) for step in steps]
+    return [
+        Cause(experiments[step["experiment"]], tuple(step["setting"]), tuple(map(tuple, step["plausible"])))
+        for step in steps
+    ]
 
 
 def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detected: bool) -> Priced:
@@ -177,7 +197,8 @@ def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detecte
 
     No loss went into the explanation, so that the whole holdout counts and not its report half alone. Scenes differ by
     chance from one set to the other, and the gap with them; a cause laid on the same pictures is free of that, so that
-    its cost may be certain where the gap is not.
+    its cost may be certain where the gap is not. Intervals hold what other plausible strengths would cost, each cause
+    laid on alone.
 
     Args:
         causes: at most a handful: 2^k coalitions are tried, each with a forward of the holdout.
@@ -193,10 +214,16 @@ def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detecte
     scale = _scale(before, units, losses.campaign.sides.target, rules, detected)
     stacks = {c: laid_on([cause for cause in causes if cause.id in c and not cause.is_content])
               for c in coalitions(names)}  # fmt: skip
-    for half in (False, True):
-        losses.bring("holdout", stacks.values(), report=half)  # every picture decoded once for all coalitions
-    worth = shapley_values(names, {c: _values(c, stack, causes, holdout, losses) for c, stack in stacks.items()})
-    tests = [paired_cluster_test(worth[name], units) for name in names]
+    others = {cause.id: [replace(cause, setting=setting) for setting in cause.plausible] for cause in causes}
+    alone = [laid_on([other]) for found in others.values() for other in found if not other.is_content]
+    for half in (False, True):  # every picture decoded once for all coalitions
+        losses.bring("holdout", [*stacks.values(), *alone], report=half)
+    values = {c: _values(c, stack, causes, holdout, losses) for c, stack in stacks.items()}
+    worth = {
+        name: _Worth(found, _strength_draws(name, values, others[name], holdout, losses, rules))
+        for name, found in shapley_values(names, values).items()
+    }
+    tests = [paired_cluster_test(worth[name].values, units) for name in names]
     corrected = holm(np.array([test.p_value for test in tests])).tolist()
     prices = [
         _priced(cause, worth[cause.id], test.p_value, q, scale, rules, len(set(units)))
@@ -205,15 +232,34 @@ def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detecte
     confirmed = [cause for cause, found in zip(causes, prices, strict=True) if found.verdict == "confirmed"]
     if not confirmed:
         return Priced(prices)
-    together = np.sum([worth[cause.id] for cause in confirmed], axis=0)
+    together = _together([worth[cause.id] for cause in confirmed])
     families = list(_families(confirmed, worth, scale)) if detected else []
     return Priced(prices, *scale.cost(together), *scale.share(together), families)
 
 
-def _families(confirmed: Sequence[Cause], worth: Mapping[str, Floats], scale: _Scale) -> Iterator[Share]:
+def _strength_draws(
+    name: str, values: Mapping[Coalition, Floats], others: Sequence[Cause], holdout: pl.DataFrame, losses: StackLosses,
+    rules: Rules,
+) -> Floats:  # fmt: skip
+    """What the cause alone would add to the mean loss at strengths drawn from the plausible ones, (draws,)."""
+    if not others:
+        return np.zeros(rules.draws)
+    own = values[frozenset([name])].mean()
+    found = [_values(frozenset([name]), laid_on([] if other.is_content else [other]), [other], holdout, losses).mean()
+             for other in others]  # fmt: skip
+    quantiles = np.random.default_rng([rules.seed, *name.encode()]).random(rules.draws)
+    drawn: Floats = np.interp(quantiles, PLAUSIBLE, found) - own
+    return drawn
+
+
+def _together(worth: Sequence[_Worth]) -> _Worth:
+    return _Worth(np.sum([one.values for one in worth], axis=0), np.sum([one.strength for one in worth], axis=0))
+
+
+def _families(confirmed: Sequence[Cause], worth: Mapping[str, _Worth], scale: _Scale) -> Iterator[Share]:
     for name in dict.fromkeys(cause.experiment.hypothesis.family for cause in confirmed):
         members = [cause.id for cause in confirmed if cause.experiment.hypothesis.family == name]
-        share, interval = scale.share(np.sum([worth[member] for member in members], axis=0))
+        share, interval = scale.share(_together([worth[member] for member in members]))
         if share is not None and interval is not None:
             yield Share(name, members, share, interval, induced=True)
 
@@ -233,10 +279,10 @@ def _scale(before: Floats, units: list[str], target: pl.DataFrame, rules: Rules,
 
 
 def _priced(
-    cause: Cause, values: Floats, p_value: float, q_value: float, scale: _Scale, rules: Rules, units: int
+    cause: Cause, worth: _Worth, p_value: float, q_value: float, scale: _Scale, rules: Rules, units: int
 ) -> Price:  # fmt: skip
-    cost, interval = scale.cost(values)
-    share, share_interval = scale.share(values)
+    cost, interval = scale.cost(worth)
+    share, share_interval = scale.share(worth)
     shown = f"done to the source it adds {cost:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}] to the loss"
     if share is not None and share_interval is not None:
         shown += f", {share:.0%} of the gap [{share_interval[0]:.0%}, {share_interval[1]:.0%}]"

@@ -1,6 +1,7 @@
 """The search for causes: what imitations do, the shift that they are to reproduce, the best sets of them.
 
-Belongs here: responses between measured settings, the misfit's metric, fitting given causes, comparing sets of them.
+Belongs here: responses between measured settings, the misfit's metric, fitting given causes, comparing sets of them,
+how sure their strengths are.
 Does not: when a cause is worth adding (`explain.py`), measuring responses (`responses.py`).
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 
@@ -24,8 +25,12 @@ RELATIVE = 0.15
 SHRUNK = 0.3
 """How far the covariance of sampling is shrunk to its diagonal: a few dozen units say nothing of most directions."""
 CLOSE = 0.03
-"""Once the causes are chosen their strengths are found by a metric that lets large differences count for more: what may
-be missed would else draw them towards nothing."""
+"""Once the causes are chosen their strengths are found by a closer metric, with this for `RELATIVE`: what may be missed
+would else draw them towards nothing."""
+REDRAWN = 40
+"""Times that strengths are found anew, with other units and half of the traits."""
+PLAUSIBLE = (0.05, 0.275, 0.5, 0.725, 0.95)
+"""Quantiles of these strengths that are kept."""
 FINER = {1: 8, 2: 3}
 """Settings tried between two that were measured, by number of parameters; changes are linear in between."""
 ZOOMS = 3
@@ -171,12 +176,6 @@ class Search:
         places = dict(zip(found.members, found.places, strict=True))
         return Fit(members, tuple(places[member] for member in members), found.misfit)
 
-    def settings(self, fit: Fit) -> list[tuple[float, ...]]:
-        """The members' parameters by the closer metric, in their order."""
-        found = Search(self.shift, self.responses, CLOSE).fitted(fit.members)
-        pairs = zip(found.members, found.places, strict=True)
-        return [self.responses[member].setting(np.array(place)) for member, place in pairs]
-
     def _white(self, changes: Floats) -> Floats:
         found: Floats = changes[:, self.shift.known] @ self._whitening.T
         return found
@@ -210,6 +209,50 @@ class Search:
             costs = (changes**2).sum(1) - 2 * changes @ rest
         best = int(np.argmin(costs))
         return float(costs[best] + rest @ rest), places[best], changes[best]
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Settings of chosen causes in the order of a fit, by the closer metric: the `best`, and for each cause the
+    `plausible` ones, from its weakest effect to its strongest (`PLAUSIBLE` quantiles)."""
+
+    best: list[tuple[float, ...]]
+    plausible: list[tuple[tuple[float, ...], ...]]
+
+
+def strengths(shift: Shift, responses: Sequence[Response], members: tuple[int, ...], seed: int) -> Strengths:
+    """How strong chosen causes are, and how sure that is.
+
+    They are sought again with the difference redrawn from its sampling distribution over units, each time by half of
+    the traits: where an imitation is not the cause, traits disagree on its strength (delete-half jackknife).
+    """
+    rng = np.random.default_rng(seed)
+    places = [_places(shift, responses, members)]
+    for _ in range(REDRAWN if members else 0):
+        difference = shift.difference + shift.scatter @ rng.standard_normal(shift.scatter.shape[1])
+        left_out = rng.permutation(np.flatnonzero(shift.known))[: shift.known.sum() // 2]
+        known = shift.known.copy()
+        known[left_out] = False
+        places.append(_places(replace(shift, difference=difference, known=known), responses, members))
+    chosen = [responses[member] for member in members]
+    best = [response.setting(place) for response, place in zip(chosen, places[0], strict=True)]
+    drawn = [np.array([found[i] for found in places[1:]]) for i in range(len(members))]
+    return Strengths(best, [_plausible(shift, *pair) for pair in zip(chosen, drawn, strict=True)])
+
+
+def _places(shift: Shift, responses: Sequence[Response], members: tuple[int, ...]) -> list[Floats]:
+    """Places (p,) of some causes by the closer metric, in their order."""
+    chosen = [responses[member] for member in members]
+    found = Search(shift, chosen, CLOSE).fitted(tuple(range(len(chosen))))
+    return [np.array(place) for place in found.places]
+
+
+def _plausible(shift: Shift, response: Response, places: Floats) -> tuple[tuple[float, ...], ...]:
+    """The settings at places (B, p) whose change is as large as the quantiles of all."""
+    known = shift.known
+    sizes = np.linalg.norm(response.at(places)[:, known] / shift.spread[known], axis=1)
+    order = np.argsort(sizes)[np.round(np.array(PLAUSIBLE) * (len(places) - 1)).astype(int)]
+    return tuple(response.setting(places[i]) for i in order)
 
 
 def _left(fit: Fit) -> float:

@@ -172,7 +172,7 @@ def test_prices_survive_their_file(losses, cause):
 
 
 def test_steps_of_an_explanation_are_causes(experiments):
-    [found] = causes_of([{"experiment": "exposure", "setting": [1.6, 0.8], "gain": 3.0}], experiments)
+    [found] = causes_of([{"experiment": "exposure", "setting": [1.6, 0.8], "plausible": [[1.5, 0.8], [1.7, 0.8]], "gain": 3.0}], experiments)
     assert (found.id, found.setting, found.is_content) == ("exposure", (1.6, 0.8), False)
     assert Cause(experiments["content_sky"], (0.3,)).is_content
 

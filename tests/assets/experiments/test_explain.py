@@ -123,3 +123,36 @@ def test_tilting_reaches_the_share_and_moves_what_goes_with_it():
     assert found.axes[0] == pytest.approx([0.2, share.mean(), 0.4])
     assert found.changes[:, 0] == pytest.approx(found.axes[0] - share.mean(), abs=1e-6)
     assert found.changes[:, 1] == pytest.approx(2 * found.changes[:, 0], abs=0.01)
+
+
+def plausible(seed: int, change: np.ndarray) -> list[float]:
+    """Plausible strengths of cause 2 where it alone is found; [] otherwise."""
+    found = explanation(np.random.default_rng(seed), change)
+    if [step.experiment for step in found.steps] != ["cause_2"]:
+        return []
+    return [setting[0] for setting in found.steps[0].plausible]
+
+
+def test_plausible_strengths_lie_about_the_planted_one_weakest_first():
+    strengths = plausible(2, 0.8 * directions(5)[2])
+    assert strengths == sorted(strengths) and strengths[0] < strengths[-1]
+    assert plausible(2, 0.8 * directions(5)[2]) == strengths, "drawn by the seed"
+
+
+@pytest.mark.slow
+def test_plausible_strengths_hold_the_planted_one_as_often_as_they_say():
+    from scipy import stats
+
+    found = [strengths for seed in range(120) if (strengths := plausible(seed, 0.8 * directions(5)[2]))]
+    held = sum(strengths[0] <= 0.8 <= strengths[-1] for strengths in found)
+    assert len(found) > 100 and held >= stats.binom.ppf(0.001, len(found), 0.9)
+
+
+def test_strengths_are_less_sure_where_traits_disagree_on_them():
+    direction = directions(5)[2]
+    uneven = 0.8 * direction * np.where(np.arange(TRAITS) % 2, 1.25, 0.75)
+    agreed, disputed = (
+        np.mean([strengths[-1] - strengths[0] for seed in range(6) if (strengths := plausible(seed, change))])
+        for change in (0.8 * direction, uneven)
+    )
+    assert disputed > 1.2 * agreed

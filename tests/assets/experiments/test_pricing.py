@@ -91,6 +91,18 @@ def test_a_planted_cause_has_its_true_cost_and_share(world, losses, cause):
     assert (found.cost, found.share) == (one.cost, one.share)
 
 
+def test_an_unsure_strength_widens_the_interval_and_leaves_the_cost(world, losses, cause):
+    known = cause("white_balance", *CAST)
+    unsure = replace(known, plausible=tuple((1 - share * (1 - CAST[0]), 1 - share * (1 - CAST[1]))
+                                            for share in (0.5, 0.8, 1.0, 1.2, 1.4)))  # fmt: skip
+    [sure], [wide] = (price([one], losses, RULES, detected=True).prices for one in (known, unsure))
+    assert (wide.cost, wide.share, wide.p_value) == (sure.cost, sure.share, sure.p_value)
+    assert wide.cost_ci95[0] < sure.cost_ci95[0] and wide.cost_ci95[1] > sure.cost_ci95[1]
+    half = torch.tensor([(1 + CAST[0]) / 2, 1.0, (1 + CAST[1]) / 2])[:, None, None]
+    weakest = added(world, lambda batch: batch * half)
+    assert wide.cost_ci95[0] < (weakest + sure.cost) / 2
+
+
 def test_costs_of_two_causes_are_their_mean_over_both_orders_and_sum_to_what_both_do(world, losses, cause):
     causes = [cause("white_balance", *CAST), cause("exposure", 1.0, DARK)]
     found = price(causes, losses, RULES, detected=True)
@@ -172,7 +184,10 @@ def test_prices_survive_their_file(losses, cause):
 
 
 def test_steps_of_an_explanation_are_causes(experiments):
-    [found] = causes_of([{"experiment": "exposure", "setting": [1.6, 0.8], "plausible": [[1.5, 0.8], [1.7, 0.8]], "gain": 3.0}], experiments)
+    [found] = causes_of(
+        [{"experiment": "exposure", "setting": [1.6, 0.8], "plausible": [[1.5, 0.8], [1.7, 0.8]], "gain": 3.0}],
+        experiments,
+    )
     assert (found.id, found.setting, found.is_content) == ("exposure", (1.6, 0.8), False)
     assert Cause(experiments["content_sky"], (0.3,)).is_content
 

@@ -31,6 +31,7 @@ SMALLEST_GAIN = 0.1
 class Step:
     """One cause: the imitation's setting, and what would have done as well.
 
+    `parameters` are the names of a setting's numbers.
     `plausible` are the settings that fit as well when units and traits are drawn anew, weakest first. `gain` is the
     misfit that would be left without it, `p_value` how often noise alone offers as much; `rivals` are the experiments
     that could take its place within noise.
@@ -42,6 +43,7 @@ class Step:
     gain: float
     p_value: float
     rivals: tuple[str, ...]
+    parameters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _steps(search: Search, best: Fit, noise: Floats, names: Sequence[str], seed:
         rivals = tuple(names[fit.members[-1]] for fit in swapped if fit.members[-1] != member)
         p_value = _corrected(gain, noise, member)
         setting, plausible = found_at.best[place], found_at.plausible[place]
-        found.append(Step(names[member], setting, plausible, gain, p_value, rivals))
+        parameters = search.responses[member].parameters
+        found.append(Step(names[member], setting, plausible, gain, p_value, rivals, parameters))
     return tuple(sorted(found, key=lambda step: -step.gain))
 
 
@@ -145,7 +148,7 @@ def tilted(experiment: str, traits: Floats, share: Floats, wanted: Sequence[floa
             reached.append(mean)
             changes.append(_weighted_mean(traits, weights) - _weighted_mean(traits, np.ones(len(share))))
     order = np.argsort(reached)
-    return Response(experiment, (np.array(reached)[order],), np.nan_to_num(np.array(changes)[order]))
+    return Response(experiment, (np.array(reached)[order],), np.nan_to_num(np.array(changes)[order]), ("mean share",))
 
 
 def tilt(share: Floats, wanted: float) -> Floats | None:

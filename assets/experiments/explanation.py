@@ -35,7 +35,7 @@ def responses_as_values(responses: Sequence[Response], names: Sequence[str]) -> 
     """Plain values to store."""
     rows = [
         {"experiment": response.experiment, "axes": [axis.tolist() for axis in response.axes],
-         "changes": response.changes.round(6).tolist()}
+         "changes": response.changes.round(6).tolist(), "parameters": list(response.parameters)}
         for response in responses
     ]  # fmt: skip
     return {"traits": list(names), "responses": rows}
@@ -53,10 +53,11 @@ def explained(
     names = [name for name in stored["traits"] if name in traits and (labelled or traits[name].kind == "picture")]
     kept = [stored["traits"].index(name) for name in names]
     candidates = [
-        Response(row["experiment"], tuple(np.array(axis) for axis in row["axes"]), np.array(row["changes"])[..., kept])
+        Response(row["experiment"], tuple(np.array(axis) for axis in row["axes"]),
+                 np.array(row["changes"])[..., kept], tuple(row["parameters"]))
         for row in stored["responses"]
         if row["experiment"] in experiments
-    ]
+    ]  # fmt: skip
     if labelled:
         candidates += content_responses(experiments, source, names)
     shift = _shift(source, target, names, settings)

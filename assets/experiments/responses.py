@@ -47,6 +47,7 @@ class Probe:
     """A change with one or two parameters: of pixels (`change`), or of what the camera sees (`windows`)."""
 
     experiment: str
+    parameters: tuple[str, ...]
     axes: tuple[tuple[float, ...], ...]
     change: Callable[[Tensor, Setting], Tensor] | None = None
     windows: Callable[[int, int, Setting], Window] | None = None
@@ -77,7 +78,8 @@ def measure_responses(
             for after in _settings(probe, pictures, before, names, class_names)
         ]  # fmt: skip
         changes = np.array(rows).reshape(*(len(axis) for axis in probe.axes), len(names))
-        found.append(Response(probe.experiment, tuple(np.array(axis) for axis in probe.axes), changes))
+        axes = tuple(np.array(axis) for axis in probe.axes)
+        found.append(Response(probe.experiment, axes, changes, probe.parameters))
     return found
 
 
@@ -166,41 +168,61 @@ def _mask(picture: Picture) -> Labels:
     return picture.mask
 
 
-def _graded(experiment: str, operator: Graded, values: tuple[float, ...]) -> Probe:
-    return Probe(experiment, (values,), lambda batch, setting: operator.apply(batch, operator.at(setting[0])))
+def _graded(experiment: str, parameter: str, operator: Graded, values: tuple[float, ...]) -> Probe:
+    return Probe(experiment, (parameter,), (values,), lambda batch, at: operator.apply(batch, operator.at(at[0])))
 
 
 def _formed(
-    experiment: str, change: Callable[[Tensor, float, float], Tensor], strengths: tuple[float, ...],
-    shapes: tuple[float, ...],
+    experiment: str, parameters: tuple[str, str], change: Callable[[Tensor, float, float], Tensor],
+    strengths: tuple[float, ...], shapes: tuple[float, ...],
 ) -> Probe:  # fmt: skip
-    return Probe(experiment, (strengths, shapes), lambda batch, setting: change(batch, *setting))
+    return Probe(experiment, parameters, (strengths, shapes), lambda batch, setting: change(batch, *setting))
 
 
 def _catalogue() -> list[Probe]:
+    return [*_of_colour(), *_of_detail(), *_of_view()]
+
+
+def _of_colour() -> list[Probe]:
     exposure, balance, offsets = normalise.Exposure(), normalise.WhiteBalance(), normalise.ChannelStatistics()
     shifts = (-0.3, -0.12, -0.04, 0.0, 0.04, 0.12, 0.3)
     gammas = (0.25, 0.45, 0.7, 0.88, 1.0, 1.15, 1.4, 2.0, 3.2)
     gains = (0.3, 0.6, 0.8, 0.93, 1.0, 1.08, 1.3, 2.0)
-    widths = (0.0, 0.5, 0.8, 1.2, 2.0, 3.5, 6.0)
     return [
-        Probe("exposure", (gammas, (0.12, 0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0)),
+        Probe("exposure", ("gamma", "gain"), (gammas, (0.12, 0.25, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0)),
               lambda batch, setting: exposure.apply(batch, {"gamma": setting[0], "gain": setting[1]})),
-        Probe("white_balance", (gains, gains),
+        Probe("white_balance", ("red gain", "blue gain"), (gains, gains),
               lambda batch, setting: balance.apply(batch, {"gain": [setting[0], 1.0, setting[1]]})),
-        Probe("channel_statistics", (shifts, shifts),
+        Probe("channel_statistics", ("red offset", "blue offset"), (shifts, shifts),
               lambda batch, setting: offsets.apply(
                   batch, {"gain": [1.0, 1.0, 1.0], "offset": [setting[0], 0.0, setting[1]]})),
-        _graded("contrast", normalise.Contrast(), (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.6, 2.2, 3.2)),
-        _formed("saturation", forms.vivid, (0.0, 0.3, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.2, 5.0, 8.0), (0.0, 1.0)),
-        _graded("haze", normalise.Haze(), (0.15, 0.3, 0.45, 0.6, 0.75, 0.87, 1.0, 1.2, 1.6)),
-        _formed("vignette", forms.shaded, (-4.0, -2.0, -1.2, -0.7, -0.35, 0.0, 0.35, 0.8), (1.5, 3.0, 6.0)),
-        _formed("noise", forms.noisy, (0.0, 0.01, 0.025, 0.06, 0.12, 0.2), (0.0, 0.02, 0.05, 0.12, 0.25, 0.5)),
-        _graded("compression", jpeg.Jpeg(), (3.0, 5.0, 8.0, 15.0, 25.0, 40.0, 65.0, 100.0)),
-        _formed("sharpness", forms.blurred, widths, widths),
-        _formed("resolution", forms.coarse, (0.1, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0), (0.0, 1.0)),
-        Probe("aspect_windows", ((0.3, 0.45, 0.6, 0.75, 0.88, 1.0, 1.15, 1.35, 1.7, 2.3, 3.3),), windows=_narrowed),
-        Probe("field_of_view", ((0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0), (0.0, 0.5, 1.0)), windows=_zoomed),
+        _graded("contrast", "factor", normalise.Contrast(), (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.6, 2.2, 3.2)),
+        _formed("saturation", ("factor", "like HSV"), forms.vivid,
+                (0.0, 0.3, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.2, 5.0, 8.0), (0.0, 1.0)),
+        _graded("haze", "transmission", normalise.Haze(), (0.15, 0.3, 0.45, 0.6, 0.75, 0.87, 1.0, 1.2, 1.6)),
+        _formed("vignette", ("log gain in the corners", "power of the radius"), forms.shaded,
+                (-4.0, -2.0, -1.2, -0.7, -0.35, 0.0, 0.35, 0.8), (1.5, 3.0, 6.0)),
+    ]  # fmt: skip
+
+
+def _of_detail() -> list[Probe]:
+    widths = (0.0, 0.5, 0.8, 1.2, 2.0, 3.5, 6.0)
+    return [
+        _formed("noise", ("grey deviation", "colour deviation"), forms.noisy,
+                (0.0, 0.01, 0.025, 0.06, 0.12, 0.2), (0.0, 0.02, 0.05, 0.12, 0.25, 0.5)),
+        _graded("compression", "JPEG quality", jpeg.Jpeg(), (3.0, 5.0, 8.0, 15.0, 25.0, 40.0, 65.0, 100.0)),
+        _formed("sharpness", ("blur down (pixels)", "blur across (pixels)"), forms.blurred, widths, widths),
+        _formed("resolution", ("share of rows and columns", "blocks"), forms.coarse,
+                (0.1, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0), (0.0, 1.0)),
+    ]  # fmt: skip
+
+
+def _of_view() -> list[Probe]:
+    return [
+        Probe("aspect_windows", ("aspect",),
+              ((0.3, 0.45, 0.6, 0.75, 0.88, 1.0, 1.15, 1.35, 1.7, 2.3, 3.3),), windows=_narrowed),
+        Probe("field_of_view", ("share of the sides", "place from the top"),
+              ((0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0), (0.0, 0.5, 1.0)), windows=_zoomed),
     ]  # fmt: skip
 
 

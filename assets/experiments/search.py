@@ -46,11 +46,13 @@ class Response:
     """What an experiment's imitation does to the source's traits.
 
     `axes`: measured values of each parameter, ascending. `changes` (k₁, …, k_p, T): mean change of each trait.
+    `parameters` are their names.
     """
 
     experiment: str
     axes: tuple[Floats, ...]
     changes: Floats
+    parameters: tuple[str, ...] = ()
 
     @cached_property
     def grid(self) -> tuple[Floats, Floats]:

@@ -37,6 +37,7 @@ from assets.report.document import (
     ReportDocument,
     SliceRow,
     StageGap,
+    StrengthRow,
     TraitShift,
 )
 from resources.config import DatasetConfig, GapConfig
@@ -229,13 +230,22 @@ def _explanation(
     steps = [
         ExplanationStep(
             experiment=step["experiment"], title=titles[step["experiment"]], setting=step["setting"],
-            share=step["gain"] / stored["misfit"], p_value=step["p_value"],
+            strength=_strength(step), share=step["gain"] / stored["misfit"], p_value=step["p_value"],
             rivals=[titles[name] for name in step["rivals"]], **prices.get(step["experiment"], {}),
         )
         for step in stored["steps"]
     ]  # fmt: skip
     explained = 1 - stored["remaining"] / stored["misfit"]
     return ExplanationRow(steps=steps, explained=explained, beyond_noise=stored["remaining"] > stored["noise"])
+
+
+def _strength(step: dict[str, Any]) -> list[StrengthRow]:
+    """Each parameter with the range of the settings that explain the shift as well."""
+    ranges = zip(*[step["setting"], *step["plausible"]], strict=True)
+    return [
+        StrengthRow(name=name, value=values[0], low=min(values), high=max(values))
+        for name, values in zip(step["parameters"], ranges, strict=True)
+    ]
 
 
 def _price(row: dict[str, Any]) -> dict[str, Any]:

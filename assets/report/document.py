@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -274,10 +274,20 @@ class Disde(Part):
     effective_samples: tuple[float, float]
 
 
+class StrengthRow(Part):
+    """One parameter of an imitation: its value, and the least and the most that explain the shift as well."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
 class ExplanationStep(Part):
     """A cause that takes a share off the misfit between the target's traits and the source's.
 
-    `setting`: strength of its imitation; `rivals`: experiments that do as well within noise; `p_value`: of the share.
+    `setting`: strength of its imitation, `strength` the same by name; `rivals`: experiments that do as well within
+    noise; `p_value`: of the share.
     `cost` is the cause's Shapley value in loss, when all explained causes are imitated on the source's holdout at their
     settings; `gap_share` is that as a part of the loss gap, null where none is detected. `q_value` is of no cost,
     corrected over the causes. All of the price is null where it was not measured.
@@ -286,6 +296,7 @@ class ExplanationStep(Part):
     experiment: str
     title: str
     setting: tuple[float, ...]
+    strength: list[StrengthRow] = []
     share: Number
     p_value: Number
     rivals: list[str] = []

@@ -31,7 +31,8 @@ def table(seed: int, change: dict[str, float], *, from_label: bool = True) -> pl
 def stored() -> dict:
     strengths = np.array([0.0, 0.5, 1.0])
     directions = {"exposure": [-0.1, -0.02, 0.0, 0.0], "saturation": [0.0, 0.0, 0.1, 0.0]}
-    found = [Response(name, (strengths,), strengths[:, None] * np.array(row)) for name, row in directions.items()]
+    found = [Response(name, (strengths,), strengths[:, None] * np.array(row), ("amount",))
+             for name, row in directions.items()]  # fmt: skip
     return responses_as_values(found, NAMES)
 
 
@@ -41,7 +42,9 @@ def ask(stored: dict, change: dict[str, float], *, from_label: bool = True, ids=
 
 def test_the_cause_is_named_and_the_rest_is_not_worth_a_forward(stored):
     found = ask(stored, {"brightness": -0.1, "contrast": -0.02})
-    assert [step["experiment"] for step in found["steps"]] == ["exposure"]
+    [step] = found["steps"]
+    assert (step["experiment"], step["parameters"]) == ("exposure", ("amount",))
+    assert step["plausible"][0][0] <= step["setting"][0] <= step["plausible"][-1][0]
     assert not_explained(found, "exposure", TITLES) is None
     assert "explained by exposure and gamma (" in not_explained(found, "saturation", TITLES)
     assert not_explained(found, "histogram", TITLES) is None, "what has no response is for the loss to decide"

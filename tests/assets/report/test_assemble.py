@@ -133,8 +133,9 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
                 for side, name in (("source", "s3"), ("target", "t4"))},
         },
         "explanation": {
-            "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0], "gain": 60.0,
-                       "p_value": 0.004, "rivals": ["sharpness"]}],
+            "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0],
+                       "plausible": [[0.05, -0.01], [0.2, 0.0]], "parameters": ["red offset", "blue offset"],
+                       "gain": 60.0, "p_value": 0.004, "rivals": ["sharpness"]}],
             "misfit": 80.0, "remaining": 20.0, "noise": 30.0, "alone": {"channel_statistics": 60.0},
         },
         "causes": json.loads(json.dumps(priced.as_values())),

@@ -602,9 +602,11 @@ def priced_document(**changes: Any) -> d.ReportDocument:
     said = "done to the source it adds +0.081 [+0.052, +0.110] to the loss, 26% of the gap [17%, 35%]"
     steps = [
         d.ExplanationStep(
-            experiment="exposure_global", title="Exposure, one curve for the set", setting=(1.6, 0.8), share=0.7,
-            p_value=0.004, rivals=["Contrast", HOSTILE[0]], cost=0.081, cost_ci95=(0.052, 0.110), gap_share=0.26,
-            gap_share_ci95=(0.17, 0.35), q_value=0.0004, verdict="confirmed", reason=said,
+            experiment="exposure_global", title="Exposure, one curve for the set", setting=(1.6, 0.8),
+            strength=[d.StrengthRow(name="gamma", value=1.6, low=1.4, high=1.9),
+                      d.StrengthRow(name="gain " + HOSTILE[0], value=0.8, low=0.7, high=0.85)],
+            share=0.7, p_value=0.004, rivals=["Contrast", HOSTILE[0]], cost=0.081, cost_ci95=(0.052, 0.110),
+            gap_share=0.26, gap_share_ci95=(0.17, 0.35), q_value=0.0004, verdict="confirmed", reason=said,
         ),
         d.ExplanationStep(
             experiment="noise", title="Sensor noise", setting=(0.02,), share=0.1, p_value=0.01, cost=0.001,
@@ -897,7 +899,8 @@ def test_causes_are_a_table_of_prices() -> None:
     table = page[page.index('id="explained-title"') : page.index('id="hypotheses-title"')]
     rows = [visible(row) for row in re.findall(r'<tr id="cause-.*?</tr>', table, re.DOTALL)]
     assert rows[0].startswith("Exposure, one curve for the set no picture tells it from Contrast")
-    assert "1.60, 0.800 70% p = 0.004 +0.081 [+0.052, +0.110] 26% [17%, 35%] confirmed Done to the source" in rows[0]
+    assert "gamma 1.60 [1.40, 1.90] gain " in rows[0] and "0.800 [0.700, 0.850] 70% p = 0.004" in rows[0]
+    assert "70% p = 0.004 +0.081 [+0.052, +0.110] 26% [17%, 35%] confirmed Done to the source" in rows[0]
     assert "+0.001 [−0.002, +0.004] 0% [−1%, 1%] refuted Below the smallest effect" in rows[1]
     assert "done to all labelled pictures of the source’s holdout" in table
     unpriced = render_page(build_document(), build_evidence(90))

@@ -65,7 +65,7 @@ def assemble(
     return ReportDocument(
         headline=headline(config.source.name, target.name, performance_gap, measured,
                           [told.get(name, titles[name]) for name in causes], unexplained,
-                          explanation.confirmed if explanation else []),
+                          explanation.confirmed if explanation else [], recipe),
         source=_dataset(config.source, sides.source_manifest),
         target=_dataset(target, sides.target_manifest),
         model=ModelSummary(
@@ -108,7 +108,7 @@ def assemble(
 
 def headline(
     source: str, target: str, gap: PerformanceGap, measured: dict[str, MeasurementRow], causes: list[str],
-    unexplained: Estimate, priced: Sequence[ExplanationStep] = (),
+    unexplained: Estimate, priced: Sequence[ExplanationStep] = (), recipe: Recipe | None = None,
 ) -> str:  # fmt: skip
     """The answer in a sentence or two. `causes`: titles of root causes; `priced`: those with a price in loss."""
     if gap.loss_gap is None:
@@ -122,7 +122,7 @@ def headline(
         return f"No loss gap detected between {source} and {target}: the loss is {size} ({interval}).{_costs(priced)}"
     if not causes:
         return f"The model loses on {target}: {size} ({interval}). No cause that was tried is confirmed."
-    left = _left(unexplained.value)
+    left = _left(unexplained.value, recipe)
     return f"The model loses on {target}: {size} ({interval}). Confirmed: {_listed(causes)}{left}."
 
 
@@ -149,9 +149,13 @@ def _listed(titles: list[str]) -> str:
     return f"{('; ' if comma else ', ').join(titles[:-1])}{'; and' if comma else ' and'} {titles[-1]}"
 
 
-def _left(unexplained: float | None) -> str:
+def _left(unexplained: float | None, recipe: Recipe | None) -> str:
+    """What the causes leave. An imitation may be weaker than the cause: where undoing closes more, both are told."""
     if unexplained is None:
         return ""
+    if recipe is not None and recipe.gap_closed is not None and recipe.ci95 and recipe.ci95[0] > 1 - unexplained:
+        done = f"done to the source, {1 - unexplained:.0%} of the gap"
+        return f"; {done}; undone on the target, the recipe closes {recipe.gap_closed:.0%} of it"
     if unexplained <= 0:
         return "; this accounts for the whole gap"
     return f"; {unexplained:.0%} of the gap stays unexplained"

@@ -23,7 +23,7 @@ from assets.experiments.verdict import Figures, verdict_rows
 from assets.experiments.verdict import Rules as VerdictRules
 from assets.inference.losses import EVALUATION_SCHEMA, evaluate
 from assets.report.assemble import assemble, headline
-from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, ReportDocument
+from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, Recipe, ReportDocument
 from assets.traits.registry import all_traits
 from resources.config import GapConfig
 
@@ -303,6 +303,16 @@ def test_a_gap_is_named_with_its_size_and_causes(causes, unexplained, ending):
 
 
 NO_GAP = GAP.model_copy(update={"detected": False, "ci95": (-0.1, 0.4)})
+
+
+@pytest.mark.parametrize(("closed", "ci95", "told"), [
+    (1.07, (0.8, 1.3), "; done to the source, 60% of the gap; undone on the target, the recipe closes 107% of it."),
+    (0.7, (0.5, 0.9), "; 40% of the gap stays unexplained."),
+    (None, None, "; 40% of the gap stays unexplained."),
+])  # fmt: skip
+def test_where_undoing_closes_more_than_imitating_makes_both_are_told(closed, ci95, told):
+    recipe = Recipe(gap_closed=closed, ci95=ci95)
+    assert headline("home", "away", GAP, APART, ["blur"], Estimate(value=0.4), [], recipe).endswith("blur" + told)
 
 
 def priced(title: str, cost: float) -> ExplanationStep:

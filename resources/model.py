@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from resources.exported import ExportedNetwork
+    from resources.exported.network import ExportedNetwork
 
 BUNDLED_ENCODER = "tu-tf_efficientnet_lite0"
 """The encoder whose ImageNet weights come with the installation."""
@@ -223,7 +223,7 @@ def open_checkpoint(config: GapConfig) -> nn.Module | ExportedNetwork:
 
 def _opened(path: Path, config: GapConfig) -> nn.Module | ExportedNetwork:
     if path.suffix in EXPORTED:
-        from resources.exported import open_exported
+        from resources.exported.network import open_exported
 
         return open_exported(path, config.model, len(config.class_names), pick_device(config.compute.device))
     network = build_network(config.model, len(config.class_names))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_file(path: Path, config: ModelConfig, classes: int, device: str) -> Opened:
-    """An archive on a device, which does not say what sizes it takes; `embedding_layer`: an output's key or position."""
+    """An archive on a device; it says no sizes. `embedding_layer` is the key or position of an output."""
     import torch
 
     layer = config.embedding_layer

@@ -17,8 +17,8 @@ from torch import nn
 
 from resources.config import EXPORTED, GapConfig, ModelConfig
 from resources.errors import ModelError
-from resources.exported import open_exported
 from resources.exported.deepest import STRIDES, feature_stride
+from resources.exported.network import open_exported
 from resources.fingerprint import file_digest
 from resources.model import load_model, model_fingerprint, open_checkpoint, read_checkpoint, save_model
 

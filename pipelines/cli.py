@@ -234,16 +234,15 @@ def _check_first(loop: Rerun, settings: GapConfig) -> None:
 
 
 def _fit_model(settings: GapConfig) -> None:
-    from resources.model import build_network, load_weights, pick_device, read_checkpoint
+    from resources.model import build_network, open_checkpoint, pick_device
     from resources.vector_index import import_faiss
 
     import_faiss()
     pick_device(settings.compute.device)
-    network = build_network(settings.model, len(settings.class_names))
-    if settings.model.checkpoint is not None:
-        load_weights(
-            network, read_checkpoint(settings.model.checkpoint), settings.model.checkpoint, settings.class_names
-        )
+    if settings.model.checkpoint is None:
+        build_network(settings.model, len(settings.class_names))
+    else:
+        open_checkpoint(settings)
 
 
 def _forget_hashes(loop: Rerun, tables: SampleStore) -> None:
@@ -323,4 +322,4 @@ def _check_modules(settings: GapConfig) -> None:
 def _check_model(settings: GapConfig) -> None:
     _fit_model(settings)
     origin = settings.model.checkpoint or "to be trained on the source's reference"
-    typer.echo(f"model: {settings.model.architecture} with {settings.model.encoder}, {origin}: fits")
+    typer.echo(f"model: {' with '.join(settings.model.title)}, {origin}: fits")

@@ -386,7 +386,8 @@ store: ./gap-data
 model:
   architecture: DeepLabV3Plus    # any architecture of segmentation_models_pytorch
   encoder: tu-tf_efficientnet_lite0
-  # checkpoint: weights.safetensors    # the model under test (.safetensors, or a state dict .pt);
+  # checkpoint: weights.safetensors    # the model under test (.safetensors, or a state dict .pt), or a whole network
+  #                                      (.onnx, .pt2, .torchscript: architecture and encoder don't count then);
   #                                      without it a model is trained on the source's reference
   # Any other torch.nn.Module instead: a function without arguments, and the module whose output is the latent.
   # factory: mypackage.models:build

@@ -29,6 +29,9 @@ IGNORED_NAMES = ("void", "unlabeled", "unlabelled", "ignore")
 """Names that a label table may use for pixels that no statistic counts; never a class of the model."""
 NAMED_CLASSES = {"cityscapes19": CITYSCAPES19, "camvid11": CAMVID11}
 
+EXPORTED = {".onnx": "an ONNX file", ".pt2": "a torch.export archive", ".torchscript": "a TorchScript archive"}
+"""Suffixes of checkpoints that hold the whole network."""
+
 COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 MAX_LABEL_ID = 65535
 MAX_CLASSES = 254
@@ -81,6 +84,26 @@ class ModelConfig(Section):
         if self.factory and not self.embedding_layer:
             raise ValueError("'factory' needs 'embedding_layer': the name of the module whose output is the latent")
         return self
+
+    @model_validator(mode="after")
+    def _one_network(self) -> ModelConfig:
+        if self.factory and self.exported:
+            raise ValueError(f"the checkpoint is {self.exported}, a whole network: leave out 'factory'")
+        return self
+
+    @property
+    def exported(self) -> str | None:
+        """What the checkpoint is when it holds the whole network, else None."""
+        return EXPORTED.get(self.checkpoint.suffix) if self.checkpoint is not None else None
+
+    @property
+    def title(self) -> tuple[str, str]:
+        """The network in words: what it is, and its encoder or where the latent is read."""
+        if self.checkpoint is not None and self.exported:
+            return self.checkpoint.name, f"latent: {self.embedding_layer or 'the deepest feature map'}"
+        if self.factory is not None:
+            return self.factory, f"latent: {self.embedding_layer}"
+        return self.architecture, self.encoder
 
 
 class Selection(Section):
@@ -358,7 +381,8 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
         checkpoint = base / checkpoint
         if not checkpoint.is_file():
             raise ConfigError(
-                f"{path}: model.checkpoint: no such file {checkpoint}; expected a .pt or .safetensors file"
+                f"{path}: model.checkpoint: no such file {checkpoint}; expected a .safetensors, .pt, "
+                f"{', '.join(EXPORTED)} file"
             )
     model = config.model.model_copy(update={"checkpoint": checkpoint})
     source = _with_paths(config.source, "source", base, path)

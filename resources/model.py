@@ -1,6 +1,7 @@
 """The model under test: built, loaded, checked, and run so that one forward gives logits and every encoder stage.
 
-Belongs here: architectures, checkpoints, devices. Does not: what is computed from outputs, training.
+Belongs here: architectures, checkpoints, devices. Does not: what is computed from outputs, training, networks that come
+as one file (`resources/exported`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ import importlib
 import json
 import pickle
 import re
-from collections.abc import Mapping
+import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.config import GapConfig, ModelConfig
+from resources.config import EXPORTED, GapConfig, ModelConfig
 from resources.errors import ModelError
 from resources.fingerprint import file_digest, fingerprint
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from resources.exported.network import ExportedNetwork
 
 BUNDLED_ENCODER = "tu-tf_efficientnet_lite0"
 """The encoder whose ImageNet weights come with the installation."""
@@ -43,12 +47,18 @@ class SegmentationModel:
     """A segmentation network with its preprocessing, on its device, in evaluation mode.
 
     Input: float32 (n, 3, H, W) in 0..1, RGB. `fingerprint` names weights, architecture and preprocessing.
+    An exported network runs as it is, on the device that it was opened for.
     """
 
-    def __init__(self, network: nn.Module, config: ModelConfig, class_count: int, version: str, device: str) -> None:
+    def __init__(
+        self, network: nn.Module | ExportedNetwork, config: ModelConfig, class_count: int, version: str, device: str
+    ) -> None:
         import torch
+        from torch import nn
 
-        self.network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, nn.Module):
+            network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
         self.config = config
         self.class_count = class_count
         self.fingerprint = version
@@ -71,9 +81,10 @@ class SegmentationModel:
     def __call__(self, batch: Tensor) -> Outputs:
         """Forward a batch without gradients; autocast on CUDA. Raises ModelError for logits of another class count."""
         import torch
+        from torch import nn
 
-        cuda = self.device.type == "cuda"
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=cuda):
+        half = self.device.type == "cuda" and isinstance(self.network, nn.Module)
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             logits, stages = _forward(self.network, self.normalised(batch), self.config.embedding_layer)
         if logits.shape[1] != self.class_count:
             raise ModelError(
@@ -83,7 +94,14 @@ class SegmentationModel:
         return Outputs(logits.float(), [stage.float() for stage in stages])
 
 
-def _forward(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> tuple[Tensor, list[Tensor]]:
+def _forward(
+    network: nn.Module | ExportedNetwork, batch: Tensor, embedding_layer: str | None
+) -> tuple[Tensor, list[Tensor]]:
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        logits, latent = network(batch)
+        return _at_input_pixels(logits, batch), [latent]
     if embedding_layer is None:
         check_input = getattr(network, "check_input_shape", None)
         if check_input is not None:
@@ -91,7 +109,13 @@ def _forward(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> 
         stages = list(network.encoder(batch))  # type: ignore[operator]
         logits = network.segmentation_head(network.decoder(stages))  # type: ignore[operator]
         return logits, [stage for stage in stages[1:] if stage.shape[1] > 0]
+    return _forward_hooked(network, batch, embedding_layer)
+
+
+def _forward_hooked(network: nn.Module, batch: Tensor, embedding_layer: str) -> tuple[Tensor, list[Tensor]]:
     import torch
+
+    from resources.exported.program import named_outputs, pick_logits
 
     latents: list[Any] = []
     hook = network.get_submodule(embedding_layer).register_forward_hook(lambda *call: latents.append(call[2]))
@@ -105,12 +129,16 @@ def _forward(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> 
             f"model.embedding_layer: {embedding_layer!r} gives no feature map (pictures, channels, height, width); "
             "name the last module of the encoder that a forward passes"
         )
-    logits = output["out"] if isinstance(output, Mapping) else output
-    if logits.shape[-2:] != batch.shape[-2:]:
-        from torch.nn import functional
+    logits = pick_logits("the network", named_outputs(output))
+    return _at_input_pixels(logits, batch), [latent]
 
-        logits = functional.interpolate(logits, size=batch.shape[-2:], mode="bilinear")
-    return logits, [latent]
+
+def _at_input_pixels(logits: Tensor, batch: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    if logits.shape[-2:] == batch.shape[-2:]:
+        return logits
+    return functional.interpolate(logits, size=batch.shape[-2:], mode="bilinear")
 
 
 def pick_device(wanted: str) -> str:
@@ -185,11 +213,34 @@ def _load_imagenet_encoder(network: nn.Module, name: str) -> None:
     encoder.model.load_state_dict(matched)
 
 
+def open_checkpoint(config: GapConfig) -> nn.Module | ExportedNetwork:
+    """The model under test from the config's checkpoint. Raises ModelError for one that is not there or not fit."""
+    path = config.model.checkpoint
+    if path is None:
+        raise ModelError("model.checkpoint: none given; without one a model is trained on the source's reference")
+    return _opened(path, config)
+
+
+def _opened(path: Path, config: GapConfig) -> nn.Module | ExportedNetwork:
+    if path.suffix in EXPORTED:
+        from resources.exported.network import open_exported
+
+        return open_exported(path, config.model, len(config.class_names), pick_device(config.compute.device))
+    network = build_network(config.model, len(config.class_names))
+    load_weights(network, read_checkpoint(path), path, config.class_names)
+    return network
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """A state dict from .safetensors, or from .pt/.pth (weights only: code in a pickle is refused).
 
     A training checkpoint that wraps the state dict under 'state_dict' or 'model' is unwrapped.
     """
+    if _is_torchscript(path):
+        raise ModelError(
+            f"model.checkpoint: {path}: a TorchScript archive, a program with its weights; run it only from a source "
+            "that you trust, and name it .torchscript then"
+        )
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -216,6 +267,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     ):
         raise ModelError(f"model.checkpoint: {path}: expected a state dict (names to tensors)")
     return state
+
+
+def _is_torchscript(path: Path) -> bool:
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], origin: Path, class_names: tuple[str, ...]) -> None:
@@ -247,20 +305,36 @@ def model_fingerprint(config: ModelConfig, class_names: tuple[str, ...], weights
     return fingerprint(described, class_names, weights_digest)
 
 
-def save_model(folder: Path, network: nn.Module, config: GapConfig, *, trained_here: bool) -> str:
-    """Write weights.safetensors and model.json into the folder (weights first) and return the fingerprint."""
-    from safetensors.torch import save_file
-
+def save_model(
+    folder: Path, network: nn.Module | ExportedNetwork, config: GapConfig, *, trained_here: bool
+) -> str:  # fmt: skip
+    """Write the weights (an exported file as it is) and then model.json into the folder; returns the fingerprint."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "weights.safetensors"
-    temporary = weights.with_suffix(".partial")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, temporary)
-    temporary.replace(weights)
+    weights = _save_weights(folder, network)
     version = model_fingerprint(config.model, config.class_names, file_digest(weights))
-    card = {"fingerprint": version, "trained_here": trained_here, "classes": list(config.class_names)}
+    card = {
+        "fingerprint": version,
+        "trained_here": trained_here,
+        "classes": list(config.class_names),
+        "weights": weights.name,
+    }
     (folder / "model.json.partial").write_text(json.dumps(card, indent=1))
     (folder / "model.json.partial").replace(folder / "model.json")
     return version
+
+
+def _save_weights(folder: Path, network: nn.Module | ExportedNetwork) -> Path:
+    from safetensors.torch import save_file
+    from torch import nn
+
+    temporary = folder / "weights.partial"
+    if isinstance(network, nn.Module):
+        weights = folder / "weights.safetensors"
+        save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, temporary)
+    else:
+        weights = folder / f"weights{network.path.suffix}"
+        shutil.copyfile(network.path, temporary)
+    return temporary.replace(weights)
 
 
 _loaded: dict[tuple[str, str], SegmentationModel] = {}
@@ -276,7 +350,7 @@ def load_model(folder: Path, config: GapConfig) -> SegmentationModel:
         raise ModelError(f"{folder}: no model yet; materialise source/model or use 'domain-gap run'")
     card: dict[str, Any] = json.loads(card_path.read_text())
     device = pick_device(config.compute.device)
-    weights = folder / "weights.safetensors"
+    weights = folder / card.get("weights", "weights.safetensors")
     if card["fingerprint"] != model_fingerprint(config.model, config.class_names, file_digest(weights)):
         raise ModelError(
             f"{folder}: the model was saved under other settings, or not to its end; materialise source/model again "
@@ -284,8 +358,7 @@ def load_model(folder: Path, config: GapConfig) -> SegmentationModel:
         )
     key = (card["fingerprint"], device)
     if key not in _loaded:
-        network = build_network(config.model, len(config.class_names))
-        load_weights(network, read_checkpoint(weights), weights, config.class_names)
+        network = _opened(weights, config)
         _loaded.clear()
         _loaded[key] = SegmentationModel(network, config.model, len(config.class_names), card["fingerprint"], device)
     return _loaded[key]

@@ -6,7 +6,7 @@ Belongs here: model operators. Does not: training from scratch (inference/traini
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.experiments.operators import NotApplicable
 from resources.fingerprint import fingerprint
@@ -30,10 +30,19 @@ class BatchNormReestimation:
         self.share = share
 
     def adapt(self, model: SegmentationModel, fit_pictures: Tensor, *, sham: bool = False) -> SegmentationModel:
-        """A copy of the model with mixed statistics. Raises NotApplicable for a network without batch norm."""
-        import torch
+        """A copy of the model with mixed statistics.
 
-        network = copy.deepcopy(model.network)
+        Raises NotApplicable for a network without batch norm, and for one that came as an exported file.
+        """
+        import torch
+        from torch import nn
+
+        if not isinstance(model.network, nn.Module):
+            raise NotApplicable(
+                f"{model.network.kind} runs as it was exported, its batch norm can't be re-estimated; "
+                "give the network and its state dict"
+            )
+        network: Any = copy.deepcopy(model.network)
         layers = [layer for layer in network.modules() if _is_batch_norm(layer)]
         if not layers:
             raise NotApplicable("the network has no batch-norm layers")

@@ -15,9 +15,12 @@ from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
+EXPORTED_CODE = tuple(f"resources.exported{part}" for part in (
+    ".deepest", ".export_archive", ".network", ".onnx_file", ".program", ".torchscript"))  # fmt: skip
 PASS_CODE = ("assets.inference.forward", "assets.inference.label_quality", "assets.inference.latents",
-             "assets.inference.losses", "resources.datasets.base", "resources.model", "resources.pictures")  # fmt: skip
-MODEL_CODE = ("resources.model",)
+             "assets.inference.losses", "resources.datasets.base", "resources.model", "resources.pictures",
+             *EXPORTED_CODE)  # fmt: skip
+MODEL_CODE = ("resources.model", *EXPORTED_CODE)
 TRAINING_CODE = ("assets.inference.training", "resources.model", "resources.pictures")
 
 
@@ -28,7 +31,7 @@ def build_model(config: GapConfig) -> list[Any]:
     code = code_version(*(TRAINING_CODE if trained else MODEL_CODE))
     spec = door.spec(
         ["source", "model"],
-        description=f"{config.model.architecture} with {config.model.encoder}, "
+        description=f"{' with '.join(config.model.title)}, "
         + ("trained here on the source's reference." if trained else "from the config's checkpoint."),
         code_version=fingerprint(code, settings, config.class_names),
         kinds=["pytorch"], deps=[["source", "manifest" if trained else "checkpoint"]],
@@ -46,13 +49,11 @@ def build_model(config: GapConfig) -> list[Any]:
 
 def _make_model(config: GapConfig, store: SampleStore, engine: LocalEngine) -> tuple[str, float | None]:
     from assets.inference.training import train
-    from resources.model import build_network, load_weights, read_checkpoint, save_model, seed_everything
+    from resources.model import build_network, open_checkpoint, save_model, seed_everything
 
-    folder, checkpoint = store.path("models", "current", "model.json").parent, config.model.checkpoint
-    if checkpoint is not None:
-        network = build_network(config.model, len(config.class_names))
-        load_weights(network, read_checkpoint(checkpoint), checkpoint, config.class_names)
-        return save_model(folder, network, config, trained_here=False), None
+    folder = store.path("models", "current", "model.json").parent
+    if config.model.checkpoint is not None:
+        return save_model(folder, open_checkpoint(config), config, trained_here=False), None
     seed_everything(config.model.training.seed)
     network = build_network(config.model, len(config.class_names), pretrained=True)
     manifest = usable(store.table("source", "manifest").read()).filter(pl.col("labelled"))

@@ -69,7 +69,7 @@ def assemble(
         source=_dataset(config.source, sides.source_manifest),
         target=_dataset(target, sides.target_manifest),
         model=ModelSummary(
-            architecture=config.model.factory or config.model.architecture, encoder=config.model.encoder,
+            architecture=config.model.title[0], encoder=config.model.title[1],
             fingerprint=stored["model"]["fingerprint"], trained_here=stored["model"]["trained_here"],
             classes=list(config.class_names), input_size=config.model.input_size,
         ),

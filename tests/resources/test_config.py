@@ -127,7 +127,8 @@ class TestRefusals:
 
     def test_missing_checkpoint(self, refusal, valid, tmp_path):
         text = refusal({**valid, "model": {"checkpoint": "w.pt"}})
-        assert text == f"model.checkpoint: no such file {tmp_path / 'w.pt'}; expected a .pt or .safetensors file"
+        suffixes = ".safetensors, .pt, .onnx, .pt2, .torchscript"
+        assert text == f"model.checkpoint: no such file {tmp_path / 'w.pt'}; expected a {suffixes} file"
 
     def test_missing_metadata(self, refusal, valid, tmp_path):
         valid["source"]["metadata"] = "m.csv"

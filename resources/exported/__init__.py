@@ -1,0 +1,1 @@
+"""Networks that come as one file: what they share (`network.py`, `program.py`, `deepest.py`), a module per format."""

@@ -150,15 +150,15 @@ def _listed(titles: list[str]) -> str:
 
 
 def _left(unexplained: float | None, recipe: Recipe | None) -> str:
-    """What the causes leave. An imitation may be weaker than the cause: where undoing closes more, both are told."""
+    """What the causes leave. An imitation may be weaker than the cause: where the recipe closes more, both are told."""
     if unexplained is None:
         return ""
-    if recipe is not None and recipe.gap_closed is not None and recipe.ci95 and recipe.ci95[0] > 1 - unexplained:
-        done = f"done to the source, {1 - unexplained:.0%} of the gap"
-        return f"; {done}; undone on the target, the recipe closes {recipe.gap_closed:.0%} of it"
     if unexplained <= 0:
         return "; this accounts for the whole gap"
-    return f"; {unexplained:.0%} of the gap stays unexplained"
+    left = f"; {unexplained:.0%} of the gap stays unexplained"
+    if recipe is not None and recipe.gap_closed is not None and recipe.ci95 and recipe.ci95[0] > 1 - unexplained:
+        left += f", and the recipe closes {recipe.gap_closed:.0%} of the gap"
+    return left
 
 
 def _without_labels(source: str, target: str, gap: PerformanceGap, measured: dict[str, MeasurementRow]) -> str:

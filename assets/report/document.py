@@ -287,10 +287,9 @@ class ExplanationStep(Part):
     """A cause that takes a share off the misfit between the target's traits and the source's.
 
     `setting`: strength of its imitation, `strength` the same by name; `rivals`: experiments that do as well within
-    noise; `p_value`: of the share.
-    `cost` is the cause's Shapley value in loss, when all explained causes are imitated on the source's holdout at their
-    settings; `gap_share` is that as a part of the loss gap, null where none is detected. `q_value` is of no cost,
-    corrected over the causes. All of the price is null where it was not measured.
+    noise; `p_value`: of the share. `cost` is the cause's Shapley value in loss, when all explained causes are imitated
+    on the source's holdout at their settings; `gap_share` is that as a part of the loss gap, null where none is
+    detected. `q_value` is of no cost, corrected over the causes. All of the price is null where it was not measured.
     """
 
     experiment: str

@@ -305,14 +305,16 @@ def test_a_gap_is_named_with_its_size_and_causes(causes, unexplained, ending):
 NO_GAP = GAP.model_copy(update={"detected": False, "ci95": (-0.1, 0.4)})
 
 
-@pytest.mark.parametrize(("closed", "ci95", "told"), [
-    (1.07, (0.8, 1.3), "; done to the source, 60% of the gap; undone on the target, the recipe closes 107% of it."),
-    (0.7, (0.5, 0.9), "; 40% of the gap stays unexplained."),
-    (None, None, "; 40% of the gap stays unexplained."),
+@pytest.mark.parametrize(("unexplained", "closed", "ci95", "told"), [
+    (0.4, 1.07, (0.8, 1.3), "; 40% of the gap stays unexplained, and the recipe closes 107% of the gap."),
+    (0.4, 0.7, (0.5, 0.9), "; 40% of the gap stays unexplained."),
+    (0.4, None, None, "; 40% of the gap stays unexplained."),
+    (-0.1, 1.4, (1.2, 1.6), "; this accounts for the whole gap."),
 ])  # fmt: skip
-def test_where_undoing_closes_more_than_imitating_makes_both_are_told(closed, ci95, told):
+def test_where_the_recipe_closes_more_than_the_causes_cost_both_are_told(unexplained, closed, ci95, told):
     recipe = Recipe(gap_closed=closed, ci95=ci95)
-    assert headline("home", "away", GAP, APART, ["blur"], Estimate(value=0.4), [], recipe).endswith("blur" + told)
+    text = headline("home", "away", GAP, APART, ["blur"], Estimate(value=unexplained), [], recipe)
+    assert text.endswith("blur" + told)
 
 
 def priced(title: str, cost: float) -> ExplanationStep:

@@ -37,14 +37,13 @@ VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments
                 "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
                 "assets.statistics.shapley")  # fmt: skip
 RESPONSE_CODE = ("assets.experiments.explanation", "assets.experiments.forms", "assets.experiments.geometry",
-                 "assets.experiments.jpeg", "assets.experiments.normalise", "assets.experiments.responses",
-                 "assets.traits.colour", "assets.traits.compression", "assets.traits.layout",
-                 "assets.traits.measure", "assets.traits.regional", "assets.traits.texture",
+                 "assets.experiments.imitate", "assets.experiments.jpeg", "assets.experiments.normalise",
+                 "assets.experiments.responses", "assets.traits.colour", "assets.traits.compression",
+                 "assets.traits.layout", "assets.traits.measure", "assets.traits.regional", "assets.traits.texture",
                  "resources.pictures")  # fmt: skip
 PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "assets.experiments.pricing",
               "assets.experiments.recipe", "assets.experiments.search", "assets.experiments.shares",
-              "assets.experiments.verdict",
-              "assets.statistics.multiplicity", "assets.statistics.resampling",
+              "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
               "assets.statistics.shapley")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
                     "assets.experiments.search", "assets.statistics.resampling")  # fmt: skip

@@ -31,10 +31,9 @@ SMALLEST_GAIN = 0.1
 class Step:
     """One cause: the imitation's setting, and what would have done as well.
 
-    `parameters` are the names of a setting's numbers.
-    `plausible` are the settings that fit as well when units and traits are drawn anew, weakest first. `gain` is the
-    misfit that would be left without it, `p_value` how often noise alone offers as much; `rivals` are the experiments
-    that could take its place within noise.
+    `parameters` are the names of a setting's numbers; `plausible` the settings that fit as well when units and traits
+    are drawn anew, weakest first. `gain` is the misfit that would be left without it, `p_value` how often noise alone
+    offers as much; `rivals` are the experiments that could take its place within noise.
     """
 
     experiment: str

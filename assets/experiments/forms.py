@@ -1,7 +1,8 @@
 """Forms that one cause takes: what explanations imitate with two parameters, since cameras differ in how, too.
 
 Belongs here: changes of pictures by strength and form, for probes and prices. Does not: operators of experiments, which
-have one parameter and an inverse (`imitate.py`, `noise.py`, `normalise.py`).
+have one parameter (`imitate.py`, `noise.py`, `normalise.py`). Where a form is such an operator, it is called; not the
+other way about, since an experiment's version and the recipe rest on the source text of its operator alone.
 
 All take pictures (B, 3, h, w) in 0..1 and give them back clipped to that.
 """
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+
+from assets.experiments.imitate import LowResolution
+from assets.experiments.normalise import Saturation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,9 +68,9 @@ def coarse(batch: Tensor, share: float, blocks: float) -> Tensor:
     height, width = batch.shape[2:]
     if share >= 1:
         return batch
+    smooth = LowResolution().apply(batch, {"share": share})
     size = [max(1, round(side * share)) for side in (height, width)]
     small = functional.interpolate(batch, size=size, mode="bilinear", antialias=True)
-    smooth = functional.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
     hard = functional.interpolate(small, size=(height, width), mode="nearest-exact")
     return smooth.lerp(hard, blocks).clamp(0, 1)
 
@@ -76,8 +80,7 @@ def vivid(batch: Tensor, factor: float, hsv: float) -> Tensor:
 
     The latter scales HSV's saturation, which is at most 1.
     """
-    grey = (0.299 * batch[:, 0] + 0.587 * batch[:, 1] + 0.114 * batch[:, 2])[:, None]
-    by_luma = (grey + factor * (batch - grey)).clamp(0, 1)
+    by_luma = Saturation().apply(batch, {"factor": factor})
     value, least = batch.amax(1, keepdim=True), batch.amin(1, keepdim=True)
     most = value / (value - least).clamp(min=1e-6)  # the factor at which the smallest channel is 0
     by_value = value + most.clamp(max=factor) * (batch - value)

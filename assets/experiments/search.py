@@ -215,8 +215,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Strengths:
-    """Settings of chosen causes in the order of a fit, by the closer metric: the `best`, and for each cause the
-    `plausible` ones, from its weakest effect to its strongest (`PLAUSIBLE` quantiles)."""
+    """Settings of chosen causes, in their order: the `best`, and each one's `plausible` ones.
+
+    These are at the `PLAUSIBLE` quantiles, from the weakest effect to the strongest.
+    """
 
     best: list[tuple[float, ...]]
     plausible: list[tuple[tuple[float, ...], ...]]

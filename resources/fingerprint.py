@@ -42,6 +42,11 @@ def rows_version(rows: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
+def folder_version(folder: Path) -> str:
+    """Hash of a folder's files, by name and content; folders within it do not count."""
+    return fingerprint([(path.name, file_digest(path)) for path in sorted(folder.iterdir()) if path.is_file()])
+
+
 def code_version(*modules: str) -> str:
     """Hash of modules' code by dotted name, without importing them; comments, docstrings and layout do not count.
 

@@ -13,7 +13,7 @@ from assets.diagnosis.slice_tests import slice_tests
 from assets.diagnosis.worst_samples import worst_clusters
 from assets.experiments.registry import Experiment
 from assets.inference.forward import sample_paths
-from assets.report import gallery
+from assets.report import TEMPLATES, gallery
 from assets.report.assemble import assemble
 from assets.report.document import ReportDocument
 from assets.report.evidence import Evidence
@@ -23,7 +23,7 @@ from assets.scoring.sets import holdout_scores
 from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.engine import LocalEngine
-from resources.fingerprint import code_version, fingerprint
+from resources.fingerprint import code_version, fingerprint, folder_version
 from resources.sample_store import SampleStore
 
 CODE = ("assets.diagnosis.gather", "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap",
@@ -38,7 +38,9 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
     spec = door.spec(
         [key, "gap_report"],
         description="One page, one JSON: how large the gap is, what causes it, what closes it.",
-        code_version=fingerprint(code_version(*CODE), config.class_names, config.statistics.model_dump()),
+        code_version=fingerprint(
+            code_version(*CODE), folder_version(TEMPLATES), config.class_names, config.statistics.model_dump()
+        ),
         kinds=["html", "json"],
         deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "gap_scores", "traits",
                                        "evaluation", "embeddings", "manifest")]

@@ -18,14 +18,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from assets.report import figures
+from assets.report import TEMPLATES, figures
 from assets.report.document import (
     ExperimentRow,
     ExplanationStep,
@@ -40,7 +39,6 @@ from assets.report.document import (
 )
 from assets.report.evidence import Evidence
 
-TEMPLATES = Path(__file__).with_name("templates")
 SMALL_P = 0.001
 SMALL, LARGE = 1e-3, 1e6  # beyond these, numbers are written with an exponent
 SIGNIFICANT = 0.05

@@ -14,7 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.fingerprint import code_version, definition_version, file_digest, fingerprint, rows_version
+from resources.fingerprint import (
+    code_version,
+    definition_version,
+    file_digest,
+    fingerprint,
+    folder_version,
+    rows_version,
+)
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 VALUES = st.recursive(
@@ -150,6 +157,17 @@ def test_a_file_is_hashed_whole(tmp_path, size):
     path = tmp_path / "file"
     path.write_bytes(content[:size])
     assert file_digest(path) == hashlib.blake2b(content[:size], digest_size=16).hexdigest()
+
+
+def test_the_version_of_a_folder_names_its_files_and_what_they_hold(tmp_path):
+    (tmp_path / "page.html").write_text("a")
+    (tmp_path / "inner").mkdir()
+    before = folder_version(tmp_path)
+    assert folder_version(tmp_path) == before
+    (tmp_path / "page.html").write_text("b")
+    changed = folder_version(tmp_path)
+    (tmp_path / "page.html").rename(tmp_path / "other.html")
+    assert len({before, changed, folder_version(tmp_path)}) == 3
 
 
 @given(ROWS, st.randoms(use_true_random=False))

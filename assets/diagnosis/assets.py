@@ -48,11 +48,12 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
         sides = read_sides(store, key)
         gap = gap_between(sides, settings)
         table = _shifts(config, store, key, sides)
-        rows = rank_hypotheses(hypotheses, table)
+        estimated = sides.estimated_by is not None
+        rows = rank_hypotheses(hypotheses, table, "estimated loss" if estimated else "loss")
         if isinstance(gap, LossGap):
             rows = with_label_evidence(rows, label_evidence(sides.holdout, sides.target, config.class_names))
         described = {"gap": _gap(gap), "without_gap": sides.without_gap,
-                     "estimated": sides.estimated_by is not None, "shifts": table.to_dicts(),
+                     "estimated": estimated, "shifts": table.to_dicts(),
                      "hypotheses": rows.to_dicts(), "label_errors": _label_errors(sides, config),
                      "disde": _disde(config, store, key, sides) if isinstance(gap, LossGap) else None,
                      **_slices(config, store, key, sides, table)}  # fmt: skip

@@ -52,7 +52,8 @@ class EstimatedAccuracy:
 class EstimatedGap:
     """Estimated loss of the target against the measured one of the holdout.
 
-    The interval holds the spread of units on both sides and the estimator's own error. `detected` where the whole of it lies above 0.
+    The interval holds the spread of units on both sides and the estimator's own error. `detected` where the whole of
+    it lies above 0.
     """
 
     source: SetPerformance

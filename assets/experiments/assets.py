@@ -119,7 +119,8 @@ def _calibration(config: GapConfig, key: str) -> Any:
                 load_current(store, config), manifest, lambda samples: engine.batches("source", samples),
                 store.table("source", "imitated", id_column="row_id"), code=code,
             )  # fmt: skip
-            fitted = fit_calibration(holdout, *shifted_sets(rows)).as_values()
+            sets = shifted_sets(rows)
+            fitted = fit_calibration(holdout, *sets).as_values() if sets is not None else None
         path = store.write_json({"calibration": fitted}, "calibration", f"{key}.json")
         return door.result([key, "calibration"], version=fingerprint(path.read_text()), figures=fitted)
 

@@ -84,14 +84,16 @@ def measure_imitated(
     return table.read()
 
 
-def shifted_sets(rows: pl.DataFrame) -> tuple[Shifted, list[Shifted]]:
-    """The untouched pictures, and those under each imitation, from the table's rows."""
+def shifted_sets(rows: pl.DataFrame) -> tuple[Shifted, list[Shifted]] | None:
+    """The untouched pictures, and those under each imitation, from the table's rows; None where there are none."""
     known = rows.filter(pl.col("loss").is_not_nan()).sort("imitation", "setting", "sample_id")
     sets = [
         Shifted(str(key[0]), group["loss"].to_numpy().astype(np.float64), expected_losses(group))
         for key, group in known.group_by("imitation", "setting", maintain_order=True)
     ]
-    untouched = next(one for one in sets if one.name == UNTOUCHED)
+    untouched = next((one for one in sets if one.name == UNTOUCHED), None)
+    if untouched is None:
+        return None
     return untouched, [one for one in sets if one.name != UNTOUCHED]
 
 

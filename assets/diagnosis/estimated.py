@@ -151,22 +151,31 @@ def estimated_gap(
     The p-value is the bootstrap's: twice the smaller share of draws on either side of 0.
     """
     source = performance(holdout)
-    rng = np.random.default_rng(seed)
-    losses = (target["loss"].to_numpy().astype(np.float64), holdout["loss"].to_numpy().astype(np.float64))
-    units = (target["unit"].to_list(), holdout["unit"].to_list())
-    means = [weighted_means(values, names, draws, rng) for values, names in zip(losses, units, strict=True)]
-    gaps = means[0] * calibration.factors(draws, rng) - means[1]
-    few_units = min(len(set(names)) for names in units) < MINIMUM_UNITS
+    target_loss = float(target["loss"].to_numpy().mean())
+    gaps = estimated_differences(holdout, target, calibration, draws, np.random.default_rng(seed))
+    few_units = min(side["unit"].n_unique() for side in (holdout, target)) < MINIMUM_UNITS
     beyond = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
     return EstimatedGap(
         source=source,
-        target_loss=float(losses[0].mean()),
-        value=float(losses[0].mean()) - source.loss,
+        target_loss=target_loss,
+        value=target_loss - source.loss,
         ci95=(-math.inf, math.inf) if few_units else percentile_interval(gaps),
         p_value=min(1.0, 2 * (1 + beyond) / (1 + draws)),
         accuracy=estimated_accuracy(holdout, target, draws=draws, seed=seed),
         calibration=calibration,
     )
+
+
+def estimated_differences(
+    holdout: pl.DataFrame, target: pl.DataFrame, calibration: Calibration, draws: int, rng: np.random.Generator
+) -> Floats:
+    """Draws of the estimated gap, (draws,): units of both sides resampled, times what the estimator may be off."""
+    means = [
+        weighted_means(side["loss"].to_numpy().astype(np.float64), side["unit"].to_list(), draws, rng)
+        for side in (target, holdout)
+    ]
+    found: Floats = means[0] * calibration.factors(draws, rng) - means[1]
+    return found
 
 
 def estimated_accuracy(holdout: pl.DataFrame, target: pl.DataFrame, *, draws: int, seed: int) -> EstimatedAccuracy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +13,10 @@ from assets.diagnosis.gather import gap_between
 from assets.experiments.calibrate import IMITATED, measure_imitated, shifted_sets
 from assets.experiments.campaign import Campaign, judge_all, run_experiments
 from assets.experiments.explanation import probed_ids
+from assets.experiments.recipe import picture_losses
 from assets.experiments.registry import built_in
-from assets.experiments.verdict import Rules, gap_draws, measure, verdict_rows
+from assets.experiments.trial import Predictor
+from assets.experiments.verdict import Rules
 from assets.scoring.neighbours import reference_latents
 from assets.traits.table import catalogue
 
@@ -117,9 +118,6 @@ def test_a_normalisation_is_judged_by_estimated_loss(world, campaign):
 
 def test_what_changes_nothing_leaves_the_estimate_as_it_was(world, campaign):
     """Before comes from the evaluation, after from a trial: both must read the same pixels alike."""
-    from assets.experiments.recipe import picture_losses
-    from assets.experiments.trial import Predictor
-
     calibration = campaign.sides.estimated_by
     before = dict(campaign.sides.target.select("sample_id", "loss").iter_rows())
     for batch in campaign.load("target", sorted(before)[:4]):
@@ -127,15 +125,3 @@ def test_what_changes_nothing_leaves_the_estimate_as_it_was(world, campaign):
             assert loss.sum() / pixels.sum() == pytest.approx(before[name], rel=1e-4)
     with pytest.raises(ValueError, match="no calibration to estimate its loss by"):
         list(picture_losses(Predictor(campaign.model), batch.pictures))
-
-
-# --- the word --------------------------------------------------------------------------------------------------------
-
-
-def planted(*, imitated: float | None, normalised: float, estimated: bool) -> dict:
-    from tests.assets.experiments.test_verdict import World  # noqa: PLC0415
-
-    world = World()
-    rows = world.rows(normalised=normalised, sham=0.02, control=0.0, imitated=imitated)
-    figures = measure("x", rows, world.target, world.holdout, world.gap, RULES)
-    return verdict_rows([replace(figures, estimated=estimated)], world.gap.value, RULES)[0]

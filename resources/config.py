@@ -128,6 +128,8 @@ class DatasetConfig(Section):
     limit: int | None = Field(default=None, ge=1)
     labels: dict[int | str, str] | None = None
     metadata: Path | None = None
+    use_labels: bool = True
+    """False: the set's masks are left aside, as if it had none."""
     scene: str | None = None
     count: int | None = Field(default=None, ge=1)
     seed: int | None = None
@@ -179,6 +181,13 @@ class SourceConfig(DatasetConfig):
     reference: Selection | None = None
     holdout: Selection | None = None
     holdout_share: float = Field(default=0.3, gt=0, lt=1)
+
+    @field_validator("use_labels")
+    @classmethod
+    def _labels_used(cls, use_labels: bool) -> bool:
+        if not use_labels:
+            raise ValueError("expected true for the source: its holdout's labels are what everything is measured by")
+        return use_labels
 
 
 Dataset = TypeVar("Dataset", bound=DatasetConfig)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -77,10 +77,35 @@ class ClassGap(Part):
     within: Number
 
 
+class EstimatedPerformance(Part):
+    """How a target without labels was estimated.
+
+    `error`: standard deviation of the logarithm of true over estimated mean loss, on labelled pictures under imitations
+    that the fit did not know. Accuracy is the share of pixels that are right, mean over pictures: `accuracy` by average
+    thresholded confidence at `threshold`, `accuracy_by_entropy` by the negative entropy instead; `source_accuracy` is
+    measured. A picture's loss is `scale` times its expected loss at `temperature`, to the `power`.
+    """
+
+    accuracy: Number
+    accuracy_ci95: Interval = None
+    accuracy_by_entropy: Number
+    source_accuracy: Number
+    threshold: Number
+    temperature: Number
+    scale: Number
+    power: Number
+    error: Number
+
+
 class PerformanceGap(Part):
-    """The loss gap: target against source holdout, per-image mean loss; `reason` says why there is none."""
+    """The loss gap: target against source holdout, per-image mean loss; `reason` says why there is none.
+
+    Where the target has no labels, `estimated` is true: what is said of its loss is estimated, as `estimation` says.
+    """
 
     reason: str | None = None
+    estimated: bool = False
+    estimation: EstimatedPerformance | None = None
     source_loss: Number = None
     target_loss: Number = None
     loss_gap: Number = None
@@ -160,6 +185,8 @@ class TraitShift(Part):
     q_value: Number
     loss_association: Number
     loss_association_p: Number
+    estimated: bool = False
+    """Whether the loss that `loss_association` speaks of is estimated."""
     artefact: str | None = None
 
 
@@ -210,6 +237,9 @@ class ExperimentRow(Part):
     residual_before: Number = None
     residual_after: Number = None
     per_class: dict[str, Number] = {}
+    estimated: bool = False
+    """Whether the target's losses are estimated (those of the source never are): then so are its figures and its word.
+    """
 
 
 class Cluster(Part):
@@ -219,6 +249,7 @@ class Cluster(Part):
     samples: list[str]
     mean_loss: float
     traits: list[str]
+    estimated: bool = False
 
 
 class RecipeStep(Part):
@@ -236,13 +267,15 @@ class Recipe(Part):
     gap_closed: Number = None
     ci95: Interval = None
     loss_after: Number = None
+    estimated: bool = False
 
 
 class Estimate(Part):
-    """A number with its 95% interval."""
+    """A number with its 95% interval. `estimated`: it rests on losses that are, since the target has no labels."""
 
     value: Number
     ci95: Interval = None
+    estimated: bool = False
 
 
 class AttributionRow(Part):
@@ -257,6 +290,7 @@ class AttributionRow(Part):
     share: Number
     ci95: Interval = None
     induced: bool = False
+    estimated: bool = False
 
 
 class Disde(Part):
@@ -303,6 +337,8 @@ class ExplanationStep(Part):
     cost_ci95: Interval = None
     gap_share: Number = None
     gap_share_ci95: Interval = None
+    estimated: bool = False
+    """Whether the gap that `gap_share` is of is estimated; costs are always measured, on the source."""
     q_value: Number = None
     verdict: Verdict | None = None
     reason: str | None = None
@@ -356,6 +392,7 @@ class SliceRow(Part):
     mean_loss: Number
     difference: Number
     p_value: Number
+    estimated: bool = False
 
 
 class LabelErrorRow(Part):

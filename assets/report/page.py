@@ -229,9 +229,18 @@ def advice(document: ReportDocument) -> list[Advice]:
         )
     if gap.reason is not None:
         return [*steps, *_advice_without_loss(document)]
+    if gap.estimated:
+        steps.append(LABEL_SOME)
     if not gap.detected:
         return [*steps, *_advice_without_gap(document)]
     return [*steps, *_advice_on_causes(document)]
+
+
+LABEL_SOME = Advice(
+    "Label some target pictures",
+    "All that is said of the target’s loss is estimated from the model’s own outputs, which are wrong where the model "
+    "is sure and mistaken. A few dozen labels over several drives, the worst samples below first, settle it.",
+)
 
 
 def _advice_without_loss(document: ReportDocument) -> list[Advice]:
@@ -646,6 +655,7 @@ def _environment() -> jinja2.Environment:
         finalize=lambda value: UNDEFINED if value is None else value,
     )
     environment.filters |= {
+        "exponential": math.exp,
         "number": number,
         "signed": signed,
         "compact": compact,

@@ -75,10 +75,20 @@ def test_lists_beside_the_report_work_on_the_tables(world):
     assert rows.filter(pl.col("suspect_share") >= share).height == document["suspect_slice"]["samples"]
 
 
-def test_unlabelled_target_is_answered_without_losses(world):
+def test_unlabelled_target_is_answered_by_estimates_that_are_marked(world):
     document = json.loads(world.store.path("reports", "bare", "report.json").read_text())
-    assert document["performance_gap"]["loss_gap"] is None
-    assert "no labels" in document["performance_gap"]["reason"]
+    gap = document["performance_gap"]
+    assert gap["estimated"] and gap["reason"] is None and gap["target_miou"] is None and gap["per_class"] == []
+    assert gap["loss_gap"] == pytest.approx(gap["target_loss"] - gap["source_loss"])
+    assert gap["ci95"][0] < gap["loss_gap"] < gap["ci95"][1] and 0 < gap["estimation"]["accuracy"] < 1
+    assert "estimate" in document["headline"] and document["unexplained"]["estimated"]
+    assert 'class="estimated"' in world.store.path("reports", "bare", "report.html").read_text()
+    assert world.store.read_json("calibration", "bare.json")["calibration"]["missed"]
+
+    labelled = world.store.path("reports", "dark", "report.json").read_text()
+    assert '"estimated": true' not in labelled and json.loads(labelled)["performance_gap"]["estimation"] is None
+    assert 'class="estimated"' not in world.store.path("reports", "dark", "report.html").read_text()
+    assert world.store.read_json("calibration", "dark.json") == {"calibration": None}
     assert document["latent_gap"]["knn_auroc"]["value"] is not None
     assert document["class_shares"]["basis"] == "predictions"
     assert document["class_shares"]["jensen_shannon"]["value"] > 0

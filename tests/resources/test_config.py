@@ -220,6 +220,10 @@ class TestRefusals:
         assert text.startswith("targets.0.reader: Input should be 'cityscapes', 'kitti'")
         assert text.endswith("(got 'kity')")
 
+    def test_a_source_without_labels(self, refusal, valid):
+        valid["source"]["use_labels"] = False
+        assert "source.use_labels: expected true for the source" in refusal(valid)
+
     def test_limit_of_zero(self, refusal, valid):
         valid["targets"][0]["limit"] = 0
         assert refusal(valid) == "targets.0.limit: Input should be greater than or equal to 1 (got 0)"

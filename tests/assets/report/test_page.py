@@ -583,6 +583,33 @@ def unlabelled_document() -> d.ReportDocument:
     )
 
 
+def estimated_document(**changes: Any) -> d.ReportDocument:
+    """The labelled document as it would be told by estimates."""
+    full = build_document()
+    gap = d.PerformanceGap(
+        estimated=True, source_loss=0.39, target_loss=0.71, loss_gap=0.32, ci95=(0.05, 0.9), p_value=0.02,
+        detected=True, source_miou=0.5, source_ece=0.03,
+        estimation=d.EstimatedPerformance(
+            accuracy=0.81, accuracy_ci95=(0.76, 0.86), accuracy_by_entropy=0.79, source_accuracy=0.9,
+            threshold=0.62, temperature=1.26, scale=1.02, power=1.4, error=0.3,
+        ),
+    )  # fmt: skip
+    marked = [row.model_copy(update={"estimated": True}) for row in full.experiments]
+    return full.model_copy(update={"performance_gap": gap, "experiments": marked, "disde": None, **changes})
+
+
+def test_every_estimate_on_the_page_is_marked_and_no_measurement_is():
+    page = render_page(estimated_document(), build_evidence(90))
+    badge = 'class="estimated" title="The target has no labels'
+    ran = sum(row.verdict != "skipped" for row in estimated_document().experiments)
+    assert page.count(badge) >= ran + 5
+    text = visible(page)
+    assert "Accuracy 81.0% estimated [76%, 86%] on the target, 90.0% on the holdout" in text
+    assert "off by 35% (root mean square" in text and "confirmed only where the same done to the source" in text
+    assert "Label some target pictures" in text and "highest estimated loss" in text
+    assert 'class="estimated"' not in render_page(build_document(), build_evidence(90))
+
+
 def no_gap_document() -> d.ReportDocument:
     gap = build_document().performance_gap.model_copy(
         update={"loss_gap": 0.008, "ci95": (-0.031, 0.047), "p_value": 0.61, "detected": False, "target_loss": 0.398}

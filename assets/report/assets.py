@@ -44,7 +44,8 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         kinds=["html", "json"],
         deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "gap_scores", "traits",
                                        "evaluation", "embeddings", "manifest")]
-        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
+        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")]
+        + ([[key, "adaptations"]] if config.adaptation.methods else []),
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")

@@ -5,12 +5,13 @@ Belongs here: CORAL, domain-adversarial training, AdvEnt. Does not: their formul
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from assets.adaptation.losses import coral_loss, domain_loss, labelled_loss, reversed_gradient, self_information
-from assets.adaptation.networks import Seen, everything, look
+from assets.adaptation.networks import Chosen, Seen, everything, look
 from assets.adaptation.streams import Material, varied
 from assets.adaptation.training import Descent
 from resources.pictures import Batch
@@ -33,7 +34,7 @@ class Aligned(Descent):
         from torch import nn
 
         self.material, self.seed, self.model = material, seed, material.model
-        self.chosen = everything
+        self.chosen: Chosen = everything
         self.beside: nn.Module = nn.Module()
         material.source(seed), material.target(seed)
 
@@ -67,7 +68,7 @@ class Coral(Aligned):
         distance = coral_loss(source.decoder, target.decoder)
         if math.isnan(float(self.beside.weight)):  # type: ignore[arg-type]
             weight = float(supervised.detach()) / max(float(distance.detach()), 1e-12)
-            self.beside.weight.fill_(weight)  # type: ignore[operator, union-attr]
+            self.beside.weight.fill_(weight)  # type: ignore[operator]
         return float(self.beside.weight) * distance  # type: ignore[arg-type]
 
 
@@ -103,7 +104,7 @@ class AdvEnt(Aligned):
         torch.manual_seed(seed)
         widths = (self.model.class_count, HIDDEN, 2 * HIDDEN, 4 * HIDDEN)
         layers: list[nn.Module] = []
-        for width, wider in zip(widths, widths[1:], strict=False):
+        for width, wider in itertools.pairwise(widths):
             layers += [nn.Conv2d(width, wider, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.beside = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, stride=2, padding=2)).to(self.model.device)
 

@@ -22,9 +22,11 @@ JUDGING_CODE = ("assets.adaptation.campaign", "assets.adaptation.card", "assets.
                 "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
                 "assets.statistics.segmentation")  # fmt: skip
 
+VERDICTS = ("confirmed", "refuted", "inconclusive", "skipped")
+
 
 def build(config: GapConfig, key: str) -> list[Any]:
-    """`adaptation/<method>` of one target for every method of the config, and `adaptations`; nothing without methods."""
+    """`adaptation/<method>` of one target for each of the config's methods, and `adaptations`; nothing without any."""
     methods = [METHODS[name] for name in config.adaptation.methods]
     return [_adaptation(config, key, method) for method in methods] + ([_judged(config, key)] if methods else [])
 

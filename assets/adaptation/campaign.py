@@ -63,7 +63,7 @@ def material_of(campaign: Campaign, settings: AdaptationConfig) -> Material:
     return Material(
         model=campaign.model, engine=campaign.engine, key=campaign.key,
         reference=list(sample_paths(reference).values()),
-        fit=[SamplePaths(name, Path(image), None) for name, image in fit_half(campaign).select("sample_id", "image").iter_rows()],
+        fit=unlabelled(fit_half(campaign)),
         labelled_fit=list(sample_paths(campaign.samples("target", report=False)).values()),
         guarded=spread(list(sample_paths(campaign.samples("holdout", report=False)).values())),
         reference_pixels=pixels, batch_size=settings.batch_size,
@@ -75,6 +75,11 @@ def fit_half(campaign: Campaign) -> pl.DataFrame:
     manifest = campaign.sides.target_manifest
     usable = (pl.col("part") == "target") & ~pl.col("quarantined") & ~pl.col("report_half")
     return manifest.filter(usable).sort("sample_id")
+
+
+def unlabelled(manifest: pl.DataFrame) -> list[SamplePaths]:
+    """Paths without masks: what is not to see labels can't."""
+    return [SamplePaths(name, Path(image), None) for name, image in manifest.select("sample_id", "image").iter_rows()]
 
 
 def spread(samples: list[SamplePaths]) -> list[SamplePaths]:

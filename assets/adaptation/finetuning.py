@@ -49,7 +49,7 @@ class Oracle(Descent):
         from torch import nn
 
         self.model = material.model
-        self.chosen = everything
+        self.chosen: Chosen = everything
         self.source = material.source(seed)
         self.target = material.labelled_target(seed, material.labelled_fit)
         self.beside = nn.Module()

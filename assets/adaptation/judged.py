@@ -197,8 +197,8 @@ def hard_data(tried: Sequence[Tried], rules: Rules) -> dict[str, Any] | None:
     found = bounds[0] > rules.smallest_effect
     seeds = f"the worst of {len(oracle.seeds)} seeds" if len(oracle.seeds) > 1 else "its only seed"
     told = (
-        f"Trained on all {labelled} labelled pictures of the target's fit half, too, the model leaves {left:.0%} of the "
-        f"gap [{bounds[0]:.0%}, {bounds[1]:.0%}] in {seeds} ({mean:.0%} on average)"
+        f"Trained on all {labelled} labelled pictures of the target's fit half, too, the model leaves {left:.0%} of "
+        f"the gap [{bounds[0]:.0%}, {bounds[1]:.0%}] in {seeds} ({mean:.0%} on average)"
     )
     if cut:
         told += ", but its budget ended before its plan: more minutes may close more"

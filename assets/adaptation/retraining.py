@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from assets.adaptation.losses import labelled_loss, pixel_loss, swapped_amplitudes
-from assets.adaptation.networks import everything, look
+from assets.adaptation.networks import Chosen, everything, look
 from assets.adaptation.streams import Material
 from assets.adaptation.training import Descent
 from assets.inference.training import augment, augmented
@@ -34,7 +34,7 @@ class Restyled(Descent):
         from torch import nn
 
         self.material, self.seed, self.model = material, seed, material.model
-        self.chosen = everything
+        self.chosen: Chosen = everything
         self.beside = nn.Module()
         material.source(seed), material.target(seed)
 
@@ -63,7 +63,7 @@ class SelfTraining(Descent):
         from torch import nn
 
         self.material, self.seed, self.model = material, seed, material.model
-        self.chosen = everything
+        self.chosen: Chosen = everything
         self.beside = nn.Module()
         self.beside.register_buffer("thresholds", torch.ones(self.model.class_count))
         material.source(seed), material.target(seed)
@@ -76,7 +76,7 @@ class SelfTraining(Descent):
         for batch in self.material.target(self.seed).once():
             confidence, predicted = self._predictions(batch.reduced)
             counts += confidence_counts(confidence, predicted, self.model.class_count)
-        self.beside.thresholds.copy_(class_thresholds(counts, KEPT))  # type: ignore[operator, union-attr]
+        self.beside.thresholds.copy_(class_thresholds(counts, KEPT))  # type: ignore[operator]
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
         """Labelled source pictures beside unlabelled target ones."""
@@ -110,7 +110,7 @@ def confidence_counts(confidence: Tensor, predicted: Tensor, classes: int) -> Te
 
 
 def class_thresholds(counts: Tensor, kept: float) -> Tensor:
-    """Per class the lower edge of the bin that holds the pixel at rank `kept` from the most confident; 1 without any."""
+    """Per class the lower edge of the bin at which the most confident reach the share `kept`; 1 without any pixel."""
     import torch
 
     above = counts.double().flip(1).cumsum(1)

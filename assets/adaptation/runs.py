@@ -44,7 +44,7 @@ NEARLY = 0.99
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run. `allowed`: seconds it might take; `digest`: of its weights; `pictures` it was fitted on, by set."""
+    """A finished run. `allowed`: seconds it might take; `digest`: of its weights; `pictures`: what it was fitted on."""
 
     variant: str
     seed: int

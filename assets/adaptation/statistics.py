@@ -92,7 +92,7 @@ class Tent(Descent):
 
     def prepare(self, network: nn.Module) -> None:
         """The most that guarded pictures may lose, from what they lose before the first step."""
-        self.beside.bound.fill_((1 + TOLERANCE) * self._guarded_loss(network))  # type: ignore[operator, union-attr]
+        self.beside.bound.fill_((1 + TOLERANCE) * self._guarded_loss(network))  # type: ignore[operator]
 
     def batches(self, first: int, end: int) -> Iterator[Batch]:
         """Target pictures as they are."""
@@ -151,7 +151,7 @@ def corrected_prior(
 
 
 def estimated_prior(posteriors: Floats, prior: Floats) -> Floats:
-    """Class shares of a set from posteriors (n, C) made under a prior (C,), by EM (Saerens, Latinne & Decaestecker 2002).
+    """Class shares of a set from posteriors (n, C) made under a prior (C,), by EM (Saerens et al. 2002).
 
     q ← mean over pixels of p·q/π, normalised pixel by pixel, from q = π until it stays. Classes with π = 0 keep 0.
     """
@@ -173,9 +173,8 @@ def estimated_prior(posteriors: Floats, prior: Floats) -> Floats:
 def sampled_pixels(logits: Tensor, wanted: int) -> Tensor:
     """Log-probabilities (k, C) of about `wanted` pixels of one picture's logits (C, H, W), evenly spread."""
     flat = logits.log_softmax(0).flatten(1)
-    stride = max(1, flat.shape[1] // wanted)
-    # an odd offset and a stride that the width doesn't divide would do as well; the point is that rows are all visited
-    return flat[:, ::stride][:, :wanted].T
+    stride = max(1, round(flat.shape[1] / wanted)) | 1  # odd, so that it does not step down the same few columns
+    return flat[:, ::stride].T
 
 
 def pixels_of_picture(pictures: int) -> int:

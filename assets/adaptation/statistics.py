@@ -32,11 +32,11 @@ GUARDED = 16
 CHECK_EVERY = 4
 TOLERANCE = 0.05
 """How much of its loss the source may lose, on guarded pictures, before TENT stops."""
-MOST_PIXELS = 500_000
+MOST_PIXELS = 50_000
 """Pixels of the fit half that the expectation maximisation holds, spread evenly over its pictures."""
 FEWEST_OF_PICTURE = 16
-ROUNDS = 1000
-CONVERGED = 1e-7
+ROUNDS = 500
+CONVERGED = 1e-6
 SMALLEST_SHARE = 1e-6
 
 

@@ -6,7 +6,8 @@ import dagster as dg
 import polars as pl
 
 from assets import door
-from assets.adaptation.campaign import judge_target, no_reason_to_adapt, open_campaign, runs_of, summary
+from assets.adaptation.campaign import judge_target, no_reason_to_adapt, open_campaign, summary
+from assets.adaptation.material import runs_of
 from assets.adaptation.registry import METHODS, Method, training_code
 from assets.adaptation.runs import Skipped
 from assets.adaptation.trial import ADAPTED_SCHEMA, TRIAL_CODE, measure_runs

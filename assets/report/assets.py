@@ -28,7 +28,8 @@ from resources.sample_store import SampleStore
 
 CODE = ("assets.diagnosis.gather", "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap",
         "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples", "assets.inference.label_quality",
-        "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
+        "assets.report.adaptation_figures", "assets.report.assemble", "assets.report.document",
+        "assets.report.evidence", "assets.report.figures",
         "assets.report.gallery", "assets.report.label_list", "assets.report.page")  # fmt: skip
 
 
@@ -104,6 +105,7 @@ def _document(
         "explanation": store.read_json("explanation", f"{key}.json"),
         "causes": store.read_json("causes", f"{key}.json") if priced else None,
         "verdicts": store.read_json("verdicts", f"{key}.json"),
+        "adaptations": store.read_json("adaptations", f"{key}.json") if config.adaptation.methods else None,
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
     }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from assets.adaptation import statistics
-from assets.adaptation.campaign import material_of
+from assets.adaptation.material import material_of
 from assets.adaptation.networks import trainable_copy
 from assets.adaptation.statistics import (
     PRIOR_PICTURES,

@@ -21,7 +21,7 @@ from resources.errors import ModelError
 
 
 class Regression(Descent):
-    """A network with dropout, noise of its own a step, and a module beside it: all that a resumed run must get right."""
+    """Dropout, noise of its own a step and a module beside the network: all that a resumed run must get right."""
 
     def __init__(self, seconds: float = 0.0, tick=lambda _seconds: None) -> None:
         torch.manual_seed(1)

@@ -112,7 +112,8 @@ FAMILY_CODE = {
     "retraining": ("assets.adaptation.retraining", "assets.adaptation.losses"),
     "finetuning": ("assets.adaptation.finetuning", "assets.adaptation.losses"),
 }
-SHARED_CODE = ("assets.adaptation.material", "assets.adaptation.networks", "assets.adaptation.registry", "assets.adaptation.runs",
+SHARED_CODE = ("assets.adaptation.material", "assets.adaptation.networks", "assets.adaptation.registry",
+               "assets.adaptation.runs",
                "assets.adaptation.streams", "assets.adaptation.training", "assets.inference.training",
                "resources.model", "resources.pictures")  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from assets.adaptation.losses import coral_loss, domain_loss, labelled_loss, reversed_gradient, self_information
 from assets.adaptation.networks import Chosen, Seen, everything, look
-from assets.adaptation.streams import Material, varied
+from assets.adaptation.streams import Material, side_by_side, varied
 from assets.adaptation.training import Descent
 from resources.pictures import Batch
 
@@ -33,14 +33,13 @@ class Aligned(Descent):
     def __init__(self, material: Material, seed: int) -> None:
         from torch import nn
 
-        self.material, self.seed, self.model = material, seed, material.model
+        self.model, self.source, self.target = material.model, material.source(seed), material.target(seed)
         self.chosen: Chosen = everything
         self.beside: nn.Module = nn.Module()
-        material.source(seed), material.target(seed)
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
         """Labelled source pictures beside unlabelled target ones."""
-        return self.material.both(self.seed, first, end)
+        return side_by_side(self.source, self.target, first, end)
 
     def loss(self, network: nn.Module, batch: tuple[Batch, Batch], progress: float, draws: torch.Generator) -> Tensor:
         """Cross-entropy on the source and the method's own part."""

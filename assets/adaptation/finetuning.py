@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from assets.adaptation.losses import labelled_loss
 from assets.adaptation.networks import Chosen, everything, has_parts, starting_with
 from assets.adaptation.registry import Variant
-from assets.adaptation.streams import Material, labelled_share
+from assets.adaptation.streams import Material, labelled_share, side_by_side
 from assets.adaptation.training import Descent
 from assets.experiments.operators import NotApplicable
 from resources.pictures import Batch
@@ -56,7 +56,7 @@ class Oracle(Descent):
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
         """Labelled pictures of both."""
-        return zip(self.source.batches(first, end), self.target.batches(first, end), strict=True)
+        return side_by_side(self.source, self.target, first, end)
 
     def loss(
         self, network: nn.Module, batch: tuple[Batch, Batch], progress: float, draws: torch.Generator,  # noqa: ARG002

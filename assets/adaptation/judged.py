@@ -194,7 +194,7 @@ def hard_data(tried: Sequence[Tried], rules: Rules) -> dict[str, Any] | None:
     mean = 1 - float(np.mean([seed.gap_closed for seed in oracle.seeds]))
     labelled = oracle.records[0].pictures["target fit half, with labels"]
     cut = any(record.cut for record in oracle.records)
-    found = bounds[0] > rules.smallest_effect
+    found = not cut and bounds[0] > rules.smallest_effect
     seeds = f"the worst of {len(oracle.seeds)} seeds" if len(oracle.seeds) > 1 else "its only seed"
     told = (
         f"Trained on all {labelled} labelled pictures of the target's fit half, too, the model leaves {left:.0%} of "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.adaptation.losses import labelled_loss, pixel_loss, swapped_amplitudes
 from assets.adaptation.networks import Chosen, everything, look
-from assets.adaptation.streams import Material
+from assets.adaptation.streams import Material, side_by_side
 from assets.adaptation.training import Descent
 from assets.inference.training import augment, augmented
 from resources.datasets.base import IGNORE
@@ -33,14 +33,13 @@ class Restyled(Descent):
     def __init__(self, material: Material, seed: int) -> None:
         from torch import nn
 
-        self.material, self.seed, self.model = material, seed, material.model
+        self.model, self.source, self.target = material.model, material.source(seed), material.target(seed)
         self.chosen: Chosen = everything
         self.beside = nn.Module()
-        material.source(seed), material.target(seed)
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
         """Labelled source pictures beside target pictures that lend their amplitudes."""
-        return self.material.both(self.seed, first, end)
+        return side_by_side(self.source, self.target, first, end)
 
     def loss(
         self, network: nn.Module, batch: tuple[Batch, Batch], progress: float, draws: torch.Generator,  # noqa: ARG002
@@ -62,25 +61,24 @@ class SelfTraining(Descent):
         import torch
         from torch import nn
 
-        self.material, self.seed, self.model = material, seed, material.model
+        self.model, self.source, self.target = material.model, material.source(seed), material.target(seed)
         self.chosen: Chosen = everything
         self.beside = nn.Module()
         self.beside.register_buffer("thresholds", torch.ones(self.model.class_count))
-        material.source(seed), material.target(seed)
 
     def prepare(self, network: nn.Module) -> None:  # noqa: ARG002
         """Thresholds of all classes, from one pass over the fit half."""
         import torch
 
         counts = torch.zeros(self.model.class_count, BINS)
-        for batch in self.material.target(self.seed).once():
+        for batch in self.target.once():
             confidence, predicted = self._predictions(batch.reduced)
             counts += confidence_counts(confidence, predicted, self.model.class_count)
         self.beside.thresholds.copy_(class_thresholds(counts, KEPT))  # type: ignore[operator]
 
     def batches(self, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
         """Labelled source pictures beside unlabelled target ones."""
-        return self.material.both(self.seed, first, end)
+        return side_by_side(self.source, self.target, first, end)
 
     def loss(
         self, network: nn.Module, batch: tuple[Batch, Batch], progress: float, draws: torch.Generator,  # noqa: ARG002

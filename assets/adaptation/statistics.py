@@ -81,7 +81,7 @@ class Tent(Descent):
         import torch
         from torch import nn
 
-        self.material, self.seed, self.model = material, seed, material.model
+        self.material, self.model = material, material.model
         self.chosen = normalisation_parameters(network)
         self.stream = material.target(seed)
         self.last = one_pass(material)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+STEPS_AHEAD = 100
+"""Steps whose samples are drawn together, so that a long plan costs nothing before its first step."""
 NO_REFERENCE = "the source's reference has no labelled picture"
 NO_FIT = "the target's fit half has no picture"
 NO_LABELLED_FIT = "the target's fit half has no labelled picture"
@@ -43,8 +45,10 @@ class Stream:
 
     def batches(self, first: int, end: int) -> Iterator[Batch]:
         """Batches of the steps first..end−1, decoded ahead; one may span the end of an epoch."""
-        drawn = list(self.drawn(first * self.batch_size, end * self.batch_size))
-        yield from self.engine.batches(self.key, drawn, batch_size=self.batch_size)
+        for start in range(first, end, STEPS_AHEAD):
+            stop = min(end, start + STEPS_AHEAD)
+            drawn = list(self.drawn(start * self.batch_size, stop * self.batch_size))
+            yield from self.engine.batches(self.key, drawn, batch_size=self.batch_size)
 
     def once(self) -> Iterator[Batch]:
         """Every sample once, in order."""
@@ -59,6 +63,11 @@ class Stream:
                 epoch = place // count
                 order = np.random.default_rng((self.seed, epoch)).permutation(count)
             yield self.samples[order[place % count]]
+
+
+def side_by_side(source: Stream, target: Stream, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
+    """Batches of both for the steps first..end−1."""
+    return zip(source.batches(first, end), target.batches(first, end), strict=True)
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,6 @@ class Material:
     def labelled_target(self, seed: int, samples: Sequence[SamplePaths]) -> Stream:
         """Some labelled pictures of the fit half."""
         return Stream(self.engine, self.key, _some(samples, NO_LABELLED_FIT), self.batch_size, seed + 1)
-
-    def both(self, seed: int, first: int, end: int) -> Iterator[tuple[Batch, Batch]]:
-        """Batches of source and target side by side."""
-        return zip(self.source(seed).batches(first, end), self.target(seed).batches(first, end), strict=True)
 
 
 def _some(samples: Sequence[SamplePaths], reason: str) -> Sequence[SamplePaths]:

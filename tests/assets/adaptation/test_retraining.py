@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -50,14 +51,14 @@ def test_a_stream_goes_on_at_any_step(world):
 
 def test_nothing_of_a_report_half_is_used_and_labels_are_hidden(world):
     material, sides = material_of(world.campaign, world.config.adaptation), world.campaign.sides
-    report = {
-        name
-        for manifest in (sides.source_manifest, sides.target_manifest)
-        for name, half, part in manifest.select("sample_id", "report_half", "part").iter_rows()
-        if half and part != "reference"
+    halves = {
+        name: dict(manifest.filter(pl.col("part") == name).select("sample_id", "report_half").iter_rows())
+        for name, manifest in (("target", sides.target_manifest), ("holdout", sides.source_manifest))
     }
-    used = [*material.fit, *material.labelled_fit, *material.guarded]
-    assert used and not {sample.sample_id for sample in used} & report
+    for name, used in (("target", material.fit), ("target", material.labelled_fit), ("holdout", material.guarded)):
+        assert used and not any(halves[name][sample.sample_id] for sample in used)
+    reference = set(sides.reference["sample_id"])
+    assert {sample.sample_id for sample in material.reference} == reference
     assert all(sample.mask is None for sample in material.fit)
     assert all(batch.pictures[0].mask is None for batch in material.target(0).once())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -117,14 +119,21 @@ def test_a_killed_run_of_a_method_ends_alike(world, tmp_path, monkeypatch):
 
 
 def test_a_method_keeps_its_budget_and_says_what_was_cut(world, tmp_path):
-    runs = of(world, "fda", tmp_path, seeds=3, steps=100_000, minutes=3 / 60)
-    records, _ = runs.run("test")
-    assert sum(record.seconds for record in records) == pytest.approx(3, rel=0.1)
+    """By a clock that every look at it moves on, so that a busy machine changes nothing."""
+    looks = itertools.count()
+
+    def timed(minutes):
+        runs = of(world, "fda", tmp_path, seeds=3, steps=100_000, minutes=minutes)
+        return replace(runs, clock=lambda: 0.5 * next(looks))
+
+    records, _ = timed(1).run("test")
+    assert sum(record.seconds for record in records) == pytest.approx(60, rel=0.1)
     assert all(record.cut and 0 < record.steps < record.planned for record in records)
-    again, _ = runs.run("test")
-    assert [record.digest for record in again] == [record.digest for record in records]
-    longer, _ = of(world, "fda", tmp_path, seeds=3, steps=100_000, minutes=4.5 / 60).run("test")
-    assert all(new.allowed > old.allowed for new, old in zip(longer, records, strict=True))
+    again, _ = timed(1).run("test")
+    assert [record.digest for record in again] == [record.digest for record in records], "nothing is done twice"
+    longer, _ = timed(1.5).run("test")
+    assert sum(record.seconds for record in longer) == pytest.approx(90, rel=0.1)
+    assert all(new.steps > old.steps for new, old in zip(longer, records, strict=True))
 
 
 def test_a_new_picture_of_the_report_half_costs_itself_alone(world, tmp_path):

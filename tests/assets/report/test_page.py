@@ -1210,7 +1210,8 @@ def adaptation(title: str, **changes: Any) -> d.AdaptationRow:
         "loss_before": 0.6, "loss_after": 0.5, "gap_closed": 0.31, "ci95": (0.22, 0.4), "q_value": 0.01,
         "mean_gap_closed": 0.36, "range_gap_closed": (0.31, 0.41), "side_effect": 0.02,
         "side_effect_ci95": (0.01, 0.03), "costs_the_source": True, "miou_before": 0.41, "miou_after": 0.5,
-        "steps": 300, "planned_steps": 300, "minutes": 4.2, "weights": "adaptation/dusk/fda/default/seed-0/w.safetensors",
+        "steps": 300, "planned_steps": 300, "minutes": 4.2,
+        "weights": "adaptation/dusk/fda/default/seed-0/weights.safetensors",
     }  # fmt: skip
     return d.AdaptationRow(**found | changes)
 

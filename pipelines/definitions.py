@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.adaptation import assets as adaptation
 from assets.diagnosis import assets as diagnosis
 from assets.experiments import assets as experiments
 from assets.experiments.registry import Experiment, load_experiments
@@ -89,6 +90,7 @@ def _target_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
         found += scoring.build(config, target.name)
         found += diagnosis.build(config, target.name, hypotheses)
         found += experiments.build(config, target.name, tried)
+        found += adaptation.build(config, target.name)
         found += report.build(config, target.name, tried)
     return found
 

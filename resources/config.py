@@ -207,6 +207,46 @@ class ExperimentsConfig(ModuleList):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
 
 
+ADAPTATIONS = (
+    "batch_norm", "tent", "class_prior", "coral", "fda", "self_training", "adversarial", "advent", "fine_tuning",
+    "oracle",
+)  # fmt: skip
+"""Methods that adapt the model to a target, the cheapest first."""
+Minutes = Annotated[float, Field(gt=0)]
+DEFAULT_MINUTES = 5.0
+
+
+class AdaptationConfig(Section):
+    """Which adaptations of the model are tried, and what each may cost.
+
+    `minutes`: the most that the training of one method on one target takes, all its variants and seeds together.
+    """
+
+    methods: list[str] = []
+    minutes: Minutes | dict[str, Minutes] = DEFAULT_MINUTES
+    seeds: int = Field(default=3, ge=1)
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=4, ge=2)
+    learning_rate: float = Field(default=3e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> AdaptationConfig:
+        named = [*self.methods, *(self.minutes if isinstance(self.minutes, dict) else ())]
+        for name in named:
+            if name not in ADAPTATIONS:
+                near = difflib.get_close_matches(name, ADAPTATIONS, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"no method {name!r}; {hint}valid methods: {', '.join(ADAPTATIONS)}")
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"methods are named once, got {', '.join(self.methods)}")
+        return self
+
+    def seconds(self, method: str) -> float:
+        """The budget of a method on one target."""
+        minutes = self.minutes.get(method, DEFAULT_MINUTES) if isinstance(self.minutes, dict) else self.minutes
+        return 60 * minutes
+
+
 class StatisticsConfig(Section):
     """How finely nulls and intervals are drawn; all draws are seeded."""
 
@@ -258,6 +298,7 @@ class GapConfig(Section):
     targets: list[DatasetConfig] = Field(min_length=1)
     traits: ModuleList = ModuleList()
     experiments: ExperimentsConfig = ExperimentsConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     quality: QualityConfig = QualityConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -16,6 +16,7 @@ from assets.diagnosis.loss_gap import LossGap, performance
 from assets.diagnosis.worst_samples import WorstCluster
 from assets.experiments.registry import Experiment
 from assets.report.document import (
+    AdaptationRow,
     AttributionRow,
     ClassGap,
     ClassShareGap,
@@ -27,6 +28,7 @@ from assets.report.document import (
     ExperimentRow,
     ExplanationRow,
     ExplanationStep,
+    HardData,
     HypothesisRow,
     LabelErrorRow,
     MeasurementRow,
@@ -101,6 +103,7 @@ def assemble(
         disde=Disde(**split) if split is not None else None,
         explanation=explanation,
         recipe=recipe,
+        **adaptations(stored.get("adaptations")),
         worst_clusters=[Cluster(**vars(cluster), estimated=estimated) for cluster in clusters],
         slices=[SliceRow(**row, estimated=estimated) for row in stored["diagnosis"]["slices"]],
         suspect_slice=SliceRow(**suspects) if suspects is not None else None,
@@ -114,6 +117,18 @@ def assemble(
         skipped=[sides.without_gap] if sides.without_gap else [NOT_ESTIMATED] if performance_gap.estimated else [],
         counts=_counts(sides),
     )  # fmt: skip
+
+
+def adaptations(stored: dict[str, Any] | None) -> dict[str, Any]:
+    """The document's fields on adaptation; none where the config names no method."""
+    if stored is None:
+        return {}
+    rows = [
+        AdaptationRow(**{name: row[name] for name in AdaptationRow.model_fields if name in row})
+        for row in stored["rows"]
+    ]
+    hard = HardData(**stored["hard_data"]) if stored["hard_data"] else None
+    return {"adaptations": rows, "adaptations_skipped": stored["skipped"], "hard_data": hard}
 
 
 def headline(

@@ -27,7 +27,7 @@ from resources.sample_store import SampleStore
 
 CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.label_policy",
         "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
-        "assets.inference.estimation", "assets.inference.label_quality",
+        "assets.inference.estimation", "assets.inference.label_quality", "assets.report.adaptation_figures",
         "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
         "assets.report.gallery", "assets.report.label_list", "assets.report.page")  # fmt: skip
 
@@ -44,7 +44,8 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         kinds=["html", "json"],
         deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "calibration", "gap_scores",
                                        "traits", "evaluation", "embeddings", "manifest")]
-        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
+        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")]
+        + ([[key, "adaptations"]] if config.adaptation.methods else []),
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
@@ -98,6 +99,7 @@ def _document(
         "explanation": store.read_json("explanation", f"{key}.json"),
         "causes": store.read_json("causes", f"{key}.json") if priced else None,
         "verdicts": store.read_json("verdicts", f"{key}.json"),
+        "adaptations": store.read_json("adaptations", f"{key}.json") if config.adaptation.methods else None,
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
     }

@@ -415,6 +415,62 @@ class LabelErrorRow(Part):
     disputed_confidence: Number
 
 
+class AdaptationRow(Part):
+    """A variant of an adaptation of the model, on the report halves of target and source holdout.
+
+    `gap_closed`, `ci95`, `p_value` and `loss_after` are those of the worst of `seeds` seeds, `q_value` is corrected
+    over all variants of the target, `side_effect` is the source's loss after minus before in the seed that costs it
+    most. `weights`: path, within the store, of the first seed's. `minutes`: training of all seeds together.
+    `label_share`: per cent of the labelled fit half, null where the method has no use for target labels.
+    """
+
+    method: str
+    variant: str
+    title: str
+    paper: str
+    verdict: Verdict
+    reason: str
+    scope: str | None = None
+    label_share: int | None = None
+    samples: int = 0
+    seeds: int = 0
+    loss_before: Number = None
+    loss_after: Number = None
+    gap_closed: Number = None
+    ci95: Interval = None
+    p_value: Number = None
+    q_value: Number = None
+    mean_gap_closed: Number = None
+    range_gap_closed: Interval = None
+    side_effect: Number = None
+    side_effect_ci95: Interval = None
+    costs_the_source: bool = False
+    miou_before: Number = None
+    miou_after: Number = None
+    source_miou_before: Number = None
+    source_miou_after: Number = None
+    steps: int = 0
+    planned_steps: int = 0
+    cut: bool = False
+    minutes: Number = None
+    weights: str | None = None
+
+
+class HardData(Part):
+    """What the target-trained oracle leaves of the gap: the worst seed's share with its interval, the seeds' mean.
+
+    `found`: the whole interval lies above the smallest effect worth acting on, and the oracle's plan was not cut.
+    """
+
+    left: Number
+    ci95: Interval = None
+    mean_left: Number = None
+    labelled: int
+    cut: bool
+    found: bool
+    sentence: str
+
+
 class QualityResult(Part):
     """One data quality check."""
 
@@ -459,6 +515,11 @@ class ReportDocument(Part):
     disde: Disde | None = None
     explanation: ExplanationRow | None = None
     recipe: Recipe
+    adaptations: list[AdaptationRow] = []
+    """Adaptations of the model, in the order of the config's methods; empty where none is asked for."""
+    adaptations_skipped: str | None = None
+    """Why no adaptation was tried on this target."""
+    hard_data: HardData | None = None
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []
     suspect_slice: SliceRow | None = None

@@ -24,7 +24,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from assets.report import TEMPLATES, figures
+from assets.report import TEMPLATES, adaptation_figures, figures
 from assets.report.document import (
     ExperimentRow,
     ExplanationStep,
@@ -600,6 +600,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     columns = map_data(points)
     if columns["projections"]:
         drawn["map"] = figures.latent_map(points, next(iter(columns["projections"])))
+    _draw_adaptations(document, drawn)
     plotly, script = _plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     page = (
         _environment()
@@ -620,6 +621,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             waterfall=figures.waterfall_steps(document),
             waterfall_height=figures.waterfall_height,
             has_losses=losses is not None,
+            adaptation_plots=[key for key in ("adaptations", "learning-curve") if key in drawn],
             causes=causes(document),
             remedies=remedies(document),
             priced=document.explanation.confirmed if document.explanation is not None else [],
@@ -643,6 +645,14 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
         )
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # names from a file system may hold lone surrogates
+
+
+def _draw_adaptations(document: ReportDocument, drawn: dict[str, figures.Figure]) -> None:
+    made = {
+        "adaptations": adaptation_figures.closed_against_cost(document.adaptations),
+        "learning-curve": adaptation_figures.learning_curve(document.adaptations),
+    }
+    drawn |= {key: figure for key, figure in made.items() if figure is not None}
 
 
 def _environment() -> jinja2.Environment:

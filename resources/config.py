@@ -198,6 +198,17 @@ class ExperimentsConfig(ModuleList):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
 
 
+class ModelPartsConfig(Section):
+    """Whether the parts of the model are looked at, on how many pictures a side, and what training each may cost.
+
+    `fine_tuning_minutes`: for all parts of one target together; 0 trains none.
+    """
+
+    enabled: bool = True
+    pictures: int = Field(default=64, ge=16)
+    fine_tuning_minutes: float = Field(default=0, ge=0)
+
+
 class StatisticsConfig(Section):
     """How finely nulls and intervals are drawn; all draws are seeded."""
 
@@ -249,6 +260,7 @@ class GapConfig(Section):
     targets: list[DatasetConfig] = Field(min_length=1)
     traits: ModuleList = ModuleList()
     experiments: ExperimentsConfig = ExperimentsConfig()
+    model_parts: ModelPartsConfig = ModelPartsConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     quality: QualityConfig = QualityConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -1,0 +1,254 @@
+"""Which parts transfer and where the shift does its damage: the rules, each part's reasons, one sentence.
+
+Belongs here: effects from rows of losses, the rules on them, words. Does not: measuring (`activations.py`,
+`ablation.py`, `recovery.py`).
+
+The rules were laid down before any real result was seen, and are in docs/model-parts.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from assets.model_parts.ablation import INTERVENTIONS, SIDES, Side
+from assets.model_parts.activations import PartGap
+from assets.model_parts.parts import Part
+from assets.statistics.multiplicity import holm
+from assets.statistics.ratios import linearised_ratio
+from assets.statistics.resampling import PairedTest, paired_cluster_test, two_sample_cluster_test
+
+Transfer = Literal["transfers", "transfers in part", "does not transfer", "unclear"]
+
+HALF = 0.5
+"""A part whose worth on the target is below this share of that on the holdout does not transfer."""
+GROWTH = 1.5
+"""A gap that leaves a part this much larger than it entered has grown there."""
+RECOVERY = "fine-tuning"
+"""The intervention under which the losses after training one part are kept."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an intervention does to the loss of a side: after − before, its interval, p-value, and Holm's over parts."""
+
+    loss_change: float
+    ci95: tuple[float, float]
+    p_value: float
+    q_value: float
+    samples: int
+
+    def above(self, alpha: float) -> bool:
+        """Whether the loss rises beyond noise."""
+        return self.q_value <= alpha and self.loss_change > 0
+
+    def below(self, alpha: float) -> bool:
+        """Whether the loss falls beyond noise."""
+        return self.q_value <= alpha and self.loss_change < 0
+
+
+@dataclass(frozen=True)
+class Worth:
+    """The loss that a part saves, as a share of the loss of a prediction that is the same everywhere."""
+
+    holdout: float
+    target: float
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+    q_value: float
+
+
+@dataclass(frozen=True)
+class Concluded:
+    """What is said of one part. `grows`: the gap of its activations grows there; `misfit`: its statistics don't fit."""
+
+    transfer: Transfer
+    grows: bool
+    misfit: bool
+    reasons: list[str]
+
+
+Effects = dict[tuple[str, str], dict[Side, Effect]]
+"""By part and intervention, then by side."""
+
+
+def effects(rows: pl.DataFrame, before: Mapping[Side, pl.DataFrame], parts: Sequence[Part]) -> Effects:
+    """Paired effects of every intervention; p-values are corrected over the parts, by intervention and side.
+
+    `before`: untouched losses with columns sample_id, loss, unit.
+    """
+    found: Effects = {}
+    for intervention in (*INTERVENTIONS, RECOVERY):
+        for side in SIDES:
+            tests: dict[str, tuple[PairedTest, int]] = {}
+            for part in parts:
+                pairs = paired(rows, before[side], part, intervention, side)
+                if pairs.height:
+                    change = (pairs["loss"] - pairs["before"]).to_numpy()
+                    tests[part.name] = paired_cluster_test(change, pairs["unit"].to_list()), pairs.height
+            corrected = holm([test.p_value for test, _ in tests.values()])
+            for (name, (test, count)), q_value in zip(tests.items(), corrected, strict=True):
+                effect = Effect(test.mean, test.ci95, test.p_value, float(q_value), count)
+                found.setdefault((name, intervention), {})[side] = effect
+    return found
+
+
+def worths(rows: pl.DataFrame, before: Mapping[Side, pl.DataFrame], parts: Sequence[Part]) -> dict[str, Worth]:
+    """What each part is worth on both sides, in shares of what there is to win there, and the difference tested.
+
+    The unit is the loss with the last part replaced by its mean, a prediction that is the same everywhere: it says
+    how hard a set's mix of classes is, whatever the network does there, so that one harder set does not accuse every
+    part. Differences are corrected over the parts (Holm).
+    """
+    tests: dict[str, tuple[float, float, PairedTest]] = {}
+    for part in parts:
+        shares = [_share(rows, before[side], part, parts[-1], side) for side in SIDES]
+        if all(len(values) for values, _ in shares):
+            holdout, target = (float(values.mean()) for values, _ in shares)
+            tests[part.name] = holdout, target, two_sample_cluster_test(*shares[1], *shares[0])
+    corrected = holm([test.p_value for _, _, test in tests.values()])
+    return {
+        name: Worth(holdout, target, test.mean, test.ci95, test.p_value, float(q_value))
+        for (name, (holdout, target, test)), q_value in zip(tests.items(), corrected, strict=True)
+    }
+
+
+def paired(rows: pl.DataFrame, before: pl.DataFrame, part: Part, intervention: str, side: Side) -> pl.DataFrame:
+    """Losses after and before of the same samples: sample_id, loss, before, unit."""
+    own = rows.filter(
+        (pl.col("part") == part.name) & (pl.col("intervention") == intervention) & (pl.col("side") == side)
+    )
+    untouched = before.select("sample_id", pl.col("loss").alias("before"), "unit")
+    return own.select("sample_id", "loss").join(untouched, on="sample_id", how="inner").sort("sample_id")
+
+
+def _share(
+    rows: pl.DataFrame, before: pl.DataFrame, part: Part, last: Part, side: Side
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str]]:
+    own = paired(rows, before, part, "mean", side)
+    whole = paired(rows, before, last, "mean", side).select("sample_id", pl.col("loss").alias("constant"))
+    pairs = own.join(whole, on="sample_id", how="inner").sort("sample_id")
+    if pairs.is_empty():
+        return np.zeros(0), []
+    saved = (pairs["loss"] - pairs["before"]).to_numpy()
+    return linearised_ratio(saved, pairs["constant"].to_numpy()), pairs["unit"].to_list()
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def conclude(
+    part: Part, gap: PartGap, found: Effects, worth: Worth | None, alpha: float
+) -> Concluded:  # fmt: skip
+    """The rules on one part. Without losses (an unlabelled target) transfer is unclear and says so."""
+    transfer, why = _transfer(found.get((part.name, "mean"), {}), worth, alpha)
+    grows = gap.rise_q <= alpha and gap.shift > _or_zero(gap.shift_floor) and gap.shift >= GROWTH * gap.entering
+    reasons = [why]
+    if grows:
+        reasons.append(f"its activations shift by {gap.shift:.2f} deviations where {gap.entering:.2f} enter")
+    statistics = found.get((part.name, "statistics"), {})
+    misfit = bool(statistics) and statistics["target"].below(alpha) and not statistics["holdout"].below(alpha)
+    if misfit:
+        change = statistics["target"].loss_change
+        reasons.append(
+            f"its own statistics re-estimated take {-change:.3f} off the target's loss, and none off the holdout's"
+        )
+    return Concluded(transfer, grows, misfit, reasons)
+
+
+def _transfer(help_: Mapping[Side, Effect], worth: Worth | None, alpha: float) -> tuple[Transfer, str]:
+    if not help_ or worth is None:
+        return "unclear", "no loss was compared"
+    helps = {side: help_[side].above(alpha) for side in SIDES}
+    told = f"it is worth {_percent(worth.target)} on the target, {_percent(worth.holdout)} on the holdout"
+    if not helps["holdout"]:
+        return "unclear", f"replacing it costs the holdout nothing beyond noise ({told})"
+    less = worth.q_value <= alpha and worth.difference < 0
+    if less and (worth.target < HALF * worth.holdout or not helps["target"]):
+        return "does not transfer", told
+    if less:
+        return "transfers in part", told
+    if helps["target"]:
+        return "transfers", told
+    return "unclear", f"what it is worth on the target is within noise ({told})"
+
+
+def origin(parts: Sequence[Part], gaps: Mapping[str, PartGap], concluded: Mapping[str, Concluded]) -> str | None:
+    """The part at which the gap grows most, in proportion to what enters, of those that lose worth on the target.
+
+    Where no loss was compared, of all at which it grows. None where it grows at no such part.
+    """
+    told = any(found.transfer != "unclear" for found in concluded.values())
+    losing = [
+        part.name for part in parts
+        if concluded[part.name].grows
+        and (not told or concluded[part.name].transfer in ("does not transfer", "transfers in part"))
+    ]  # fmt: skip
+    growth = {name: gaps[name].shift / gaps[name].entering if gaps[name].entering > 0 else math.inf for name in losing}
+    return max(losing, key=lambda name: growth[name], default=None)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def sentence(
+    target: str, parts: Sequence[Part], concluded: Mapping[str, Concluded], gaps: Mapping[str, PartGap],
+    without: str | None,
+) -> str:  # fmt: skip
+    """The answer for one target. `without`: why no loss was compared."""
+    where = origin(parts, gaps, concluded)
+    grown = (
+        f"the shift grows most at the {where} ({gaps[where].entering:.2f} → {gaps[where].shift:.2f})" if where else ""
+    )
+    if without:
+        return f"{target}: what the parts are worth is not known ({without}); {grown or 'the shift grows at no part'}."
+    words: list[Transfer] = ["transfers", "transfers in part", "does not transfer"]
+    named = {word: [part.name for part in parts if concluded[part.name].transfer == word] for word in words}
+    if not any(named.values()):
+        return f"{target}: no part can be told to transfer or not." + (f" {_capital(grown)}." if grown else "")
+    if not named["does not transfer"] and not named["transfers in part"]:
+        told = "every part that is worth something on the holdout and can be judged transfers"
+    else:
+        verbs = {"transfers": ("transfers", "transfer"), "transfers in part": ("transfers in part", "transfer in part"),
+                 "does not transfer": ("does not", "do not") if named["transfers"] or named["transfers in part"]
+                 else ("does not transfer", "do not transfer")}  # fmt: skip
+        told = "; ".join(f"{listed(named[word])} {verbs[word][len(named[word]) > 1]}" for word in words if named[word])
+    return f"{target}: {told}." + (f" {_capital(grown)}." if grown else "")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one phrase, stages of the encoder that follow one another taken together."""
+    phrases: list[str] = []
+    run: list[int] = []
+    stage = "encoder stage "
+    for name in [*names, ""]:
+        number = int(name.removeprefix(stage)) if name.startswith(stage) else None
+        if run and number != run[-1] + 1:
+            phrases.append(f"{stage}{run[0]}" if len(run) == 1 else f"encoder stages {run[0]} to {run[-1]}")
+            run = []
+        if number is not None:
+            run.append(number)
+        elif name:
+            phrases.append(name)
+    comma = any("," in phrase for phrase in phrases)
+    if len(phrases) < 2:  # noqa: PLR2004
+        return "".join(phrases)
+    return f"{('; ' if comma else ', ').join(phrases[:-1])}{'; and' if comma else ' and'} {phrases[-1]}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("-", "−")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

@@ -7,7 +7,7 @@ conclusion. Does not: those functions, Dagster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -27,7 +27,6 @@ from assets.model_parts.ablation import (
 )
 from assets.model_parts.activations import (
     Activations,
-    PartGap,
     activation_gaps,
     read_activations,
     update_activations,
@@ -36,8 +35,7 @@ from assets.model_parts.activations import (
 from assets.model_parts.conclusion import (
     RECOVERY,
     Concluded,
-    Effects,
-    Worth,
+    Measures,
     conclude,
     effects,
     origin,
@@ -46,7 +44,7 @@ from assets.model_parts.conclusion import (
 )
 from assets.model_parts.parts import Examined, Part
 from assets.model_parts.recovery import BATCH, STEPS, Tuned, tune_part, tuned
-from resources.config import GapConfig, ModelPartsConfig
+from resources.config import ExperimentsConfig, GapConfig, ModelPartsConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import fingerprint
 from resources.pictures import Batch
@@ -152,22 +150,21 @@ def analyse_target(
     without = _without(sides)
     fits = [found.of(data.fit_ids(settings.pictures)) for data, found in ((holdout, there), (target, here))]
     planned, reasons = plan_ablations(examined, "target", *fits)
-    trained = [] if without else _tuned(examined, target, settings, statistics.seed)
-    _losses(
-        examined, [holdout, target], [] if without else [*planned, *trained], tables["target"].losses, settings, code
-    )
-    if without:
+    if without is None:
+        planned += _tuned(examined, target, settings, statistics.seed)
+    wanted = planned if without is None else []
+    _losses(examined, [holdout, target], wanted, tables["target"].losses, settings, code)
+    if without is not None:
         return found_parts(
-            examined, name, Found(gaps, {}, {}, reasons, without, {}), pictures, config.experiments.alpha
+            examined, name, Found(Measures(gaps, {}, {}), reasons, without), pictures, config.experiments
         )
     rows = pl.concat([table.losses.read() for table in tables.values()])
     before = {side: data.compared(settings.pictures, report=True) for side, data in sides.items()}
+    loss = float(before["target"]["loss"].to_numpy().mean())
+    measures = Measures(gaps, effects(rows, before, examined.parts), worths(rows, before, examined.parts), loss)
     steps = dict(rows.filter(pl.col("intervention") == RECOVERY).select("part", "steps").iter_rows())
-    compared = {f"{side}_compared": frame.height for side, frame in before.items()}
-    found = Found(
-        gaps, effects(rows, before, examined.parts), worths(rows, before, examined.parts), reasons, None, steps
-    )
-    return found_parts(examined, name, found, pictures | compared, config.experiments.alpha)
+    pictures |= {f"{side}_compared": frame.height for side, frame in before.items()}
+    return found_parts(examined, name, Found(measures, reasons, steps=steps), pictures, config.experiments)
 
 
 def _without(sides: dict[Side, SideData]) -> str | None:
@@ -201,31 +198,30 @@ def _losses(
 
 @dataclass(frozen=True)
 class Found:
-    """All that was measured of one target's parts."""
+    """What was measured of one target's parts, with what was left out and why.
 
-    gaps: dict[str, PartGap]
-    effects: Effects
-    worths: dict[str, Worth]
+    `reasons`: by part and intervention; `without`: why no loss was compared; `steps`: of a part's training alone.
+    """
+
+    measures: Measures
     reasons: dict[tuple[str, str], str]
-    without: str | None
-    steps: dict[str, int]
+    without: str | None = None
+    steps: dict[str, int] = field(default_factory=dict)
 
 
 def found_parts(
-    examined: Examined, name: str, found: Found, pictures: dict[str, int], alpha: float
-) -> dict[str, Any]:  # fmt: skip
+    examined: Examined, name: str, found: Found, pictures: dict[str, int], rules: ExperimentsConfig
+) -> dict[str, Any]:
     """The target's parts as they are stored: what was measured, each part's conclusion, the sentence."""
-    concluded = {
-        part.name: conclude(part, found.gaps[part.name], found.effects, found.worths.get(part.name), alpha)
-        for part in examined.parts
-    }
+    parts, measures = examined.parts, found.measures
+    concluded = {part.name: conclude(part, measures, rules.alpha, rules.smallest_effect) for part in parts}
     return {
         "skipped": None,
         "without_losses": found.without,
-        "sentence": sentence(name, examined.parts, concluded, found.gaps, found.without),
-        "origin": origin(examined.parts, found.gaps, concluded),
+        "sentence": sentence(name, parts, concluded, measures, found.without),
+        "origin": origin(parts, concluded, measures),
         "pictures": pictures,
-        "parts": [_part(examined, part, found, concluded[part.name]) for part in examined.parts],
+        "parts": [_part(examined, part, found, concluded[part.name]) for part in parts],
     }
 
 
@@ -242,10 +238,10 @@ def _part(examined: Examined, part: Part, found: Found, concluded: Concluded) ->
     weights = sum(
         weight.numel() for layer in part.layers for weight in network.get_submodule(layer).parameters(recurse=False)
     )
-    worth = found.worths.get(part.name)
+    worth = found.measures.worths.get(part.name)
     return {
         "name": part.name, "output": part.output, "channels": part.channels, "parameters": weights,
-        "fed_by": list(part.fed_by), "gap": asdict(found.gaps[part.name]),
+        "fed_by": list(part.fed_by), "gap": asdict(found.measures.gaps[part.name]),
         "interventions": [_intervention(part, kind, found) for kind in (*INTERVENTIONS, RECOVERY)
                           if found.without is None and (kind != RECOVERY or found.steps)],
         "worth": None if worth is None else asdict(worth),
@@ -256,7 +252,7 @@ def _part(examined: Examined, part: Part, found: Found, concluded: Concluded) ->
 
 
 def _intervention(part: Part, kind: str, found: Found) -> dict[str, Any]:
-    sides = found.effects.get((part.name, kind), {})
+    sides = found.measures.effects.get((part.name, kind), {})
     holdout, target = (asdict(sides[side]) if side in sides else None for side in SIDES)
     return {"intervention": kind, "holdout": holdout, "target": target, "reason": found.reasons.get((part.name, kind))}
 

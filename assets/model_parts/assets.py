@@ -54,7 +54,12 @@ def build_source(config: GapConfig) -> list[Any]:
 def build(config: GapConfig, key: str) -> list[Any]:
     """`model_parts` of one target; nothing where the stage is off."""
     settings, measured = config.model_parts, code_version(*MEASURED_CODE)
-    decides = (settings.model_dump(), config.statistics.model_dump(), config.experiments.alpha)
+    decides = (
+        settings.model_dump(),
+        config.statistics.model_dump(),
+        config.experiments.alpha,
+        config.experiments.smallest_effect,
+    )
     spec = door.spec(
         [key, "model_parts"],
         description="Which parts of the model transfer: the gap of their activations, what each is worth on each side.",

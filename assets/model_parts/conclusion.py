@@ -143,17 +143,34 @@ def _share(
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
-def conclude(
-    part: Part, gap: PartGap, found: Effects, worth: Worth | None, alpha: float
-) -> Concluded:  # fmt: skip
-    """The rules on one part. Without losses (an unlabelled target) transfer is unclear and says so."""
+@dataclass(frozen=True)
+class Measures:
+    """All that was measured of one target's parts, by name; without losses only the gaps.
+
+    `target_loss`: the untouched one of the samples that effects are measured on.
+    """
+
+    gaps: dict[str, PartGap]
+    effects: Effects
+    worths: dict[str, Worth]
+    target_loss: float = math.nan
+
+
+def conclude(part: Part, measures: Measures, alpha: float, smallest_effect: float) -> Concluded:
+    """The rules on one part. Without losses (an unlabelled target) transfer is unclear and says so.
+
+    `smallest_effect`: the share of the target's loss that re-estimated statistics must take off to be told.
+    """
+    gap, found, worth = measures.gaps[part.name], measures.effects, measures.worths.get(part.name)
     transfer, why = _transfer(found.get((part.name, "mean"), {}), worth, alpha)
     grows = gap.rise_q <= alpha and gap.shift > _or_zero(gap.shift_floor) and gap.shift >= GROWTH * gap.entering
     reasons = [why]
     if grows:
         reasons.append(f"its activations shift by {gap.shift:.2f} deviations where {gap.entering:.2f} enter")
     statistics = found.get((part.name, "statistics"), {})
-    misfit = bool(statistics) and statistics["target"].below(alpha) and not statistics["holdout"].below(alpha)
+    misfit = set(statistics) == set(SIDES) and statistics["target"].below(alpha)
+    misfit = misfit and -statistics["target"].loss_change >= smallest_effect * measures.target_loss
+    misfit = misfit and not statistics["holdout"].below(alpha)
     if misfit:
         change = statistics["target"].loss_change
         reasons.append(
@@ -179,47 +196,62 @@ def _transfer(help_: Mapping[Side, Effect], worth: Worth | None, alpha: float) -
     return "unclear", f"what it is worth on the target is within noise ({told})"
 
 
-def origin(parts: Sequence[Part], gaps: Mapping[str, PartGap], concluded: Mapping[str, Concluded]) -> str | None:
-    """The part at which the gap grows most, in proportion to what enters, of those that lose worth on the target.
+def origin(parts: Sequence[Part], found: Mapping[str, Concluded], measures: Measures) -> str | None:
+    """The part at which the shift does its damage; None where it can't be told.
 
-    Where no loss was compared, of all at which it grows. None where it grows at no such part.
+    Of the parts that do not transfer, the one that keeps the least of its worth: replacing a part before the damage
+    leaves the damage in place and takes only what the part tells, replacing the damaged one takes the damage with it.
+    Where all transfer at least in part, of those that lose worth and at which the gap grows (of all at which it grows,
+    where no loss was compared) the one at which it grows most, in proportion to what enters.
     """
-    told = any(found.transfer != "unclear" for found in concluded.values())
-    losing = [
-        part.name for part in parts
-        if concluded[part.name].grows
-        and (not told or concluded[part.name].transfer in ("does not transfer", "transfers in part"))
-    ]  # fmt: skip
-    growth = {name: gaps[name].shift / gaps[name].entering if gaps[name].entering > 0 else math.inf for name in losing}
-    return max(losing, key=lambda name: growth[name], default=None)
+    worths, gaps = measures.worths, measures.gaps
+    lost = [part.name for part in parts if found[part.name].transfer == "does not transfer"]
+    if lost:
+        return min(lost, key=lambda name: worths[name].target / worths[name].holdout)
+    grown = [part.name for part in parts if found[part.name].grows]
+    if worths:
+        grown = [name for name in grown if found[name].transfer == "transfers in part"]
+    growth = {name: gaps[name].shift / gaps[name].entering if gaps[name].entering > 0 else math.inf for name in grown}
+    return max(grown, key=lambda name: growth[name], default=None)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
 def sentence(
-    target: str, parts: Sequence[Part], concluded: Mapping[str, Concluded], gaps: Mapping[str, PartGap],
-    without: str | None,
+    target: str, parts: Sequence[Part], found: Mapping[str, Concluded], measures: Measures, without: str | None
 ) -> str:  # fmt: skip
     """The answer for one target. `without`: why no loss was compared."""
-    where = origin(parts, gaps, concluded)
-    grown = (
-        f"the shift grows most at the {where} ({gaps[where].entering:.2f} → {gaps[where].shift:.2f})" if where else ""
-    )
+    where = _where(origin(parts, found, measures), measures)
     if without:
-        return f"{target}: what the parts are worth is not known ({without}); {grown or 'the shift grows at no part'}."
+        return f"{target}: what the parts are worth is not known ({without}); {where or 'the shift grows at no part'}."
     words: list[Transfer] = ["transfers", "transfers in part", "does not transfer"]
-    named = {word: [part.name for part in parts if concluded[part.name].transfer == word] for word in words}
-    if not any(named.values()):
-        return f"{target}: no part can be told to transfer or not." + (f" {_capital(grown)}." if grown else "")
-    if not named["does not transfer"] and not named["transfers in part"]:
-        told = "every part that is worth something on the holdout and can be judged transfers"
-    else:
-        verbs = {"transfers": ("transfers", "transfer"), "transfers in part": ("transfers in part", "transfer in part"),
-                 "does not transfer": ("does not", "do not") if named["transfers"] or named["transfers in part"]
-                 else ("does not transfer", "do not transfer")}  # fmt: skip
-        told = "; ".join(f"{listed(named[word])} {verbs[word][len(named[word]) > 1]}" for word in words if named[word])
-    return f"{target}: {told}." + (f" {_capital(grown)}." if grown else "")
+    named = {word: [part.name for part in parts if found[part.name].transfer == word] for word in words}
+    told = "; ".join(f"{listed(names)} {_verb(word, names)}" for word, names in named.items() if names)
+    if not told:
+        told = "no part can be told to transfer or not"
+    elif not named["transfers in part"] and not named["does not transfer"]:
+        told = "every part that can be judged transfers"
+    return f"{target}: {told}." + (f" {_capital(where)}." if where else "")
+
+
+def _where(name: str | None, measures: Measures) -> str:
+    if name is None:
+        return ""
+    if name in measures.worths and measures.worths[name].target < HALF * measures.worths[name].holdout:
+        worth = measures.worths[name]
+        return f"most is lost at {_the(name)}, worth {_percent(worth.target)} where it was {_percent(worth.holdout)}"
+    gap = measures.gaps[name]
+    return f"the shift grows most at {_the(name)}, from {gap.entering:.2f} deviations to {gap.shift:.2f}"
+
+
+def _the(name: str) -> str:
+    return name if name.startswith("encoder stage") else f"‘{name}’"
+
+
+def _verb(word: Transfer, names: Sequence[str]) -> str:
+    plural = {"transfers": "transfer", "transfers in part": "transfer in part", "does not transfer": "do not transfer"}
+    return word if len(names) == 1 else plural[word]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from resources.model import SegmentationModel
 from resources.sample_store import SampleStore
 
 CLASSES = ["road", "sky", "car", "building"]
-COLOURS = np.array([[0.35, 0.35, 0.38], [0.45, 0.60, 0.80], [0.70, 0.25, 0.20], [0.45, 0.42, 0.38]])
+COLOURS = np.array([[0.38, 0.38, 0.38], [0.45, 0.60, 0.80], [0.55, 0.32, 0.30], [0.38, 0.38, 0.38]])
 SIZE = (48, 64)
 GROUP = 2
 """Pictures of a drive."""
@@ -34,7 +34,7 @@ CONFIG = ModelConfig(input_size=SIZE, embedding_layer="stage4", mean=(0.4, 0.4, 
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A picture in 0..1 (48, 64, 3) and its classes: road and building differ by where they are more than by colour."""
+    """A picture in 0..1 (48, 64, 3) and its classes: road and building differ by where they are, not by colour."""
     height, width = SIZE
     mask = np.zeros(SIZE, np.uint8)
     horizon = round(height * rng.uniform(0.35, 0.6))
@@ -80,9 +80,9 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stage1, self.stage2 = Block(3, 12, 2), Block(12, 16, 2)
-        self.stage3, self.stage4 = Block(16, 24, 2), Block(24, 24, 1)
-        self.low = Block(12, 4, 1)
-        self.fusion = Block(28, 16, 1)
+        self.stage3, self.stage4 = Block(16, 24, 2), Block(24, 32, 1)
+        self.low = Block(12, 3, 1)
+        self.fusion = Block(35, 16, 1)
         self.head = nn.Conv2d(16, len(CLASSES), 1)
         self.darkness: torch.Tensor | None = None
 

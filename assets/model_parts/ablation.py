@@ -18,7 +18,7 @@ from assets.experiments.operators import NotApplicable
 from assets.experiments.trial import Predictor, predict
 from assets.inference.losses import pixel_sums
 from assets.model_parts.activations import Activations
-from assets.model_parts.parts import Examined, Part, Trace, batch_norms, constant, replaced
+from assets.model_parts.parts import Examined, Part, Trace, batch_norms, constant, replaced, replayed, traced
 from assets.statistics.moments import pooled_moments
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
@@ -233,7 +233,7 @@ def wanted_losses(
 
 
 def measure_losses(
-    model: SegmentationModel, ablations: Sequence[Ablation], wanted: pl.DataFrame,
+    examined: Examined, ablations: Sequence[Ablation], wanted: pl.DataFrame,
     load: Callable[[Side, list[str]], Iterator[Batch]], table: SampleTable, what: str,
 ) -> int:  # fmt: skip
     """Bring the table to the wanted rows; each sample is decoded once, a batch's rows are committed together.
@@ -249,7 +249,7 @@ def measure_losses(
         if not ids:
             continue
         for batch in track(load(side, ids), f"{what} ({side})", len(ids), size=lambda done: len(done.pictures)):
-            rows = [row for one in own for row in _losses(model, one, batch.pictures, due[one.prefix], prints)]
+            rows = list(_batch_losses(examined, own, batch.pictures, due, prints))
             table.upsert(pl.DataFrame(rows, schema=LOSS_SCHEMA), new=change.new)
     table.remove(change.removed)
     if not table.exists:
@@ -258,15 +258,33 @@ def measure_losses(
     return len(stale)
 
 
+def _batch_losses(
+    examined: Examined, ablations: Sequence[Ablation], pictures: list[Picture], due: dict[str, set[str]],
+    prints: dict[str, str],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Rows of one batch; ablations that are due for the same pictures replay what comes before their part."""
+    import torch
+
+    groups: dict[tuple[str, ...], list[Ablation]] = {}
+    for one in ablations:
+        ids = tuple(picture.sample_id for picture in pictures if picture.sample_id in due[one.prefix])
+        groups.setdefault(ids, []).append(one)
+    for ids, group in groups.items():
+        own = [picture for picture in pictures if picture.sample_id in ids]
+        if own:
+            outputs = traced(examined.model, torch.stack([picture.reduced for picture in own])).whole
+            for one in group:
+                yield from _losses(examined, one, own, outputs, prints)
+
+
 def _losses(
-    model: SegmentationModel, ablation: Ablation, pictures: list[Picture], due: set[str], prints: dict[str, str]
+    examined: Examined, ablation: Ablation, pictures: list[Picture], outputs: dict[str, Any], prints: dict[str, str]
 ) -> list[dict[str, Any]]:
-    own = [picture for picture in pictures if picture.sample_id in due]
-    if not own:
-        return []
-    with ablation.apply():
+    network: Any = examined.model.network
+    kept = {path: outputs[path] for path in examined.settled[ablation.part.name]}
+    with ablation.apply(), replayed(network, kept):
         found = [(picture.sample_id, pixel_sums(scores, mask).loss)
-                 for picture, scores, mask, _ in predict(Predictor(model), own)]  # fmt: skip
+                 for picture, scores, mask, _ in predict(Predictor(examined.model), pictures)]  # fmt: skip
     return [
         {"row_id": f"{ablation.prefix}{name}", "fingerprint": prints[f"{ablation.prefix}{name}"], "sample_id": name,
          "side": ablation.side, "part": ablation.part.name, "intervention": ablation.intervention, "loss": loss,

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.model_parts.parts import Part, batch_norms, channel_moments, replaced
+from assets.model_parts.parts import Examined, Part, batch_norms, channel_moments, replaced
 from assets.statistics.moments import moment_distance, pooled_moments, relative_shift
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import Names, bootstrap_weights, by_units
@@ -68,9 +68,9 @@ class PartGap:
     """The gap of one part's activations, holdout against target.
 
     `pad`: proxy A-distance of the outputs' spatial means; `pad_floor` the 95% point of the same between halves of the
-    holdout. `shift`: relative shift of the outputs' moments, in the holdout's deviations, `shift_floor` likewise;
-    `entering`: the largest shift of what feeds the part; `rise`: shift − entering with its interval. `norm_target` and
-    `norm_holdout`: moment distance of the batch norms' inputs from their running statistics.
+    holdout. `shift`: relative shift of the outputs' moments (see `_views`), in the holdout's deviations, `shift_floor`
+    likewise; `entering`: the largest shift of what feeds the part; `rise`: shift − entering with its interval.
+    `norm_target`, `norm_holdout`: moment distance of the batch norms' inputs from their running statistics.
     """
 
     pad: float
@@ -132,16 +132,18 @@ def read_activations(table: SampleTable, model: SegmentationModel, parts: Sequen
 
 
 def activation_gaps(
-    model: SegmentationModel, parts: Sequence[Part], holdout: Activations, holdout_units: Names, target: Activations,
-    target_units: Names, settings: StatisticsConfig,
+    examined: Examined, holdout: Activations, holdout_units: Names, target: Activations, target_units: Names,
+    settings: StatisticsConfig,
 ) -> dict[str, PartGap]:  # fmt: skip
     """The gap of every part by name; p-values of separation and of a rise are corrected over the parts (Holm)."""
     rng = np.random.default_rng(settings.seed)
+    model, parts = examined.model, examined.parts
     draws = [bootstrap_weights(units, settings.bootstrap, rng) for units in (holdout_units, target_units)]
     halves = _halves(holdout_units, settings.noise_floor_draws, rng)
-    names = [PICTURE, *(part.name for part in parts)]
-    shifts = {name: float(_distances(holdout.outputs[name], target.outputs[name])[0]) for name in names}
-    drawn = {name: _distances(holdout.outputs[name], target.outputs[name], draws) for name in names}
+    views = {PICTURE: [(holdout.outputs[PICTURE], target.outputs[PICTURE])]}
+    views |= {part.name: _views(examined, part, holdout, target) for part in parts}
+    shifts = {name: float(_shift(pairs)[0]) for name, pairs in views.items()}
+    drawn = {name: _shift(pairs, draws) for name, pairs in views.items()}
     rises = {part.name: _rise(part, shifts, drawn) for part in parts}
     pads = {
         part.name: c2st(holdout.outputs[part.name][0], holdout_units, target.outputs[part.name][0], target_units,
@@ -154,13 +156,28 @@ def activation_gaps(
         part.name: PartGap(
             pad=pads[part.name].pad, pad_p=pads[part.name].p_value, pad_q=float(pad_q[part.name]),
             pad_floor=_pad_floor(holdout.outputs[part.name][0], holdout_units, halves, settings.seed),
-            shift=shifts[part.name], shift_floor=_shift_floor(holdout.outputs[part.name], halves),
+            shift=shifts[part.name], shift_floor=_shift_floor([pair[0] for pair in views[part.name]], halves),
             entering=rises[part.name][0], rise=rises[part.name][1], rise_ci95=rises[part.name][2],
             rise_q=float(rise_q[part.name]), norm_target=norm_distance(model, part, target),
             norm_holdout=norm_distance(model, part, holdout),
         )
         for part in parts
     }  # fmt: skip
+
+
+def _views(examined: Examined, part: Part, holdout: Activations, target: Activations) -> list[tuple[Moments, Moments]]:
+    """What a part gives, on both sides: as it is, and as those read it that read nothing else.
+
+    A reader's first batch norm is entered by a linear map of the part's output, in the directions that the network
+    uses: a change that leaves every channel its moments shows there, and is the part's, not the reader's.
+    """
+    found = [(holdout.outputs[part.name], target.outputs[part.name])]
+    for reader in examined.parts:
+        norms = batch_norms(examined.model.network, reader)  # type: ignore[arg-type]
+        if reader.fed_by == (part.name,) and norms:
+            first = min(norms, key=lambda path: examined.trace.began[path])
+            found.append((holdout.norms[first], target.norms[first]))
+    return found
 
 
 def norm_distance(model: SegmentationModel, part: Part, found: Activations) -> float:
@@ -213,11 +230,14 @@ def _layout(model: SegmentationModel, parts: Sequence[Part]) -> dict[tuple[str, 
     return widths | {("norm", path): int(layer.num_features) for path, layer in norms.items()}
 
 
-def _distances(holdout: Moments, target: Moments, draws: Sequence[Floats] | None = None) -> Floats:
-    """Shift of an output, (1,), or of each draw of both sets, (b,)."""
-    weights = (None, None) if draws is None else draws
-    sides = [pooled_moments(*found, weight) for found, weight in zip((holdout, target), weights, strict=True)]
-    return np.atleast_1d(relative_shift(*sides[0], *sides[1]))
+def _shift(pairs: Sequence[tuple[Moments, Moments]], draws: Sequence[Floats] | None = None) -> Floats:
+    """The largest relative shift of some views of a part, (1,), or of each draw of both sides, (b,)."""
+    weights: Sequence[Floats | None] = (None, None) if draws is None else draws
+    found = []
+    for pair in pairs:
+        here, there = (pooled_moments(*side, weight) for side, weight in zip(pair, weights, strict=True))
+        found.append(np.atleast_1d(relative_shift(*here, *there)))
+    return np.asarray(np.max(found, axis=0), dtype=np.float64)
 
 
 def _rise(
@@ -250,11 +270,8 @@ def _halves(units: Names, count: int, rng: np.random.Generator) -> list[tuple[ND
     return found
 
 
-def _shift_floor(found: Moments, halves: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> float:
-    values = [
-        _distances((found[0][a], found[1][a]), (found[0][b], found[1][b]))[0]
-        for a, b in halves
-    ]  # fmt: skip
+def _shift_floor(views: Sequence[Moments], halves: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> float:
+    values = [_shift([((m[a], v[a]), (m[b], v[b])) for m, v in views])[0] for a, b in halves]
     return float(np.quantile(values, 0.95)) if values else math.nan
 
 

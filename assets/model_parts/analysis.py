@@ -145,7 +145,7 @@ def analyse_target(
     there = read_activations(tables["holdout"].activations, examined.model, examined.parts)
     here = _activations(examined, target, tables["target"].activations, settings, code)
     units = [data.units(found.ids) for data, found in ((holdout, there), (target, here))]
-    gaps = activation_gaps(examined.model, examined.parts, there, units[0], here, units[1], statistics)
+    gaps = activation_gaps(examined, there, units[0], here, units[1], statistics)
     pictures = {"holdout": len(there.ids), "target": len(here.ids)}
     without = _without(sides)
     fits = [found.of(data.fit_ids(settings.pictures)) for data, found in ((holdout, there), (target, here))]
@@ -193,7 +193,7 @@ def _losses(
     samples = {side: data.compared(settings.pictures, report=True) for side, data in by_side.items()}
     wanted = wanted_losses(planned, samples, examined.model.fingerprint, code)
     what = f"{sides[-1].key}: losses without each part"
-    return measure_losses(examined.model, planned, wanted, lambda side, ids: by_side[side].load(ids), table, what)
+    return measure_losses(examined, planned, wanted, lambda side, ids: by_side[side].load(ids), table, what)
 
 
 @dataclass(frozen=True)

@@ -199,20 +199,31 @@ def _transfer(help_: Mapping[Side, Effect], worth: Worth | None, alpha: float) -
 def origin(parts: Sequence[Part], found: Mapping[str, Concluded], measures: Measures) -> str | None:
     """The part at which the shift does its damage; None where it can't be told.
 
-    Of the parts that do not transfer, the one that keeps the least of its worth: replacing a part before the damage
-    leaves the damage in place and takes only what the part tells, replacing the damaged one takes the damage with it.
-    Where all transfer at least in part, of those that lose worth and at which the gap grows (of all at which it grows,
-    where no loss was compared) the one at which it grows most, in proportion to what enters.
+    Of the parts at which the gap grows, and that lose worth or reach one that does (where losses were compared), the
+    one at which it grows most, in proportion to what enters. Where it grows at none of them: of the parts that do not
+    transfer, the one that keeps the least of its worth among those that no losing part feeds.
     """
     worths, gaps = measures.worths, measures.gaps
-    lost = [part.name for part in parts if found[part.name].transfer == "does not transfer"]
-    if lost:
-        return min(lost, key=lambda name: worths[name].target / worths[name].holdout)
+    losing = {name for name, one in found.items() if one.transfer in ("does not transfer", "transfers in part")}
     grown = [part.name for part in parts if found[part.name].grows]
     if worths:
-        grown = [name for name in grown if found[name].transfer == "transfers in part"]
-    growth = {name: gaps[name].shift / gaps[name].entering if gaps[name].entering > 0 else math.inf for name in grown}
-    return max(grown, key=lambda name: growth[name], default=None)
+        grown = [name for name in grown if losing & {name, *_reached(parts, name)}]
+    if grown:
+        growth = {name: gaps[name].shift / gaps[name].entering if gaps[name].entering else math.inf for name in grown}
+        return max(grown, key=lambda name: growth[name])
+    inherited = {after for name in losing for after in _reached(parts, name)}
+    lost = [part.name for part in parts if found[part.name].transfer == "does not transfer"]
+    first = [name for name in lost if name not in inherited] or lost
+    return min(first, key=lambda name: worths[name].target / worths[name].holdout, default=None)
+
+
+def _reached(parts: Sequence[Part], name: str) -> set[str]:
+    """Names of the parts that a part feeds, directly or not; parts are in data-flow order."""
+    reached = {name}
+    for part in parts:
+        if reached & set(part.fed_by):
+            reached.add(part.name)
+    return reached - {name}
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -238,11 +249,11 @@ def sentence(
 def _where(name: str | None, measures: Measures) -> str:
     if name is None:
         return ""
-    if name in measures.worths and measures.worths[name].target < HALF * measures.worths[name].holdout:
-        worth = measures.worths[name]
-        return f"most is lost at {_the(name)}, worth {_percent(worth.target)} where it was {_percent(worth.holdout)}"
     gap = measures.gaps[name]
-    return f"the shift grows most at {_the(name)}, from {gap.entering:.2f} deviations to {gap.shift:.2f}"
+    if gap.rise > 0:
+        return f"the shift grows most at {_the(name)}, from {gap.entering:.2f} deviations to {gap.shift:.2f}"
+    worth = measures.worths[name]
+    return f"most is lost at {_the(name)}, worth {_percent(worth.target)} where it was {_percent(worth.holdout)}"
 
 
 def _the(name: str) -> str:

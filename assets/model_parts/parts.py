@@ -7,9 +7,10 @@ Does not: what is measured at a part (`activations.py`) or done to it (`ablation
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from resources.model import SegmentationModel
@@ -51,23 +52,32 @@ class Part:
 
 @dataclass
 class Trace:
-    """What one forward did: how often each module ran, in which order they ended, what went in and came out."""
+    """What one forward did: how often each module ran, when it began and ended, what went in and came out.
+
+    `whole` holds outputs as they are, `made` the tensor, or the first of several.
+    """
 
     calls: Counter[str] = field(default_factory=Counter)
+    began: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    whole: dict[str, Any] = field(default_factory=dict)
     several: set[str] = field(default_factory=set)
     """Modules that gave more than one tensor, or anything around it."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A model with its parts in data-flow order, and what a forward through it did."""
+    """A model with its parts in data-flow order, and what a forward through it did.
+
+    `settled`: by part, the modules whose outputs can be replayed while the part is changed.
+    """
 
     model: SegmentationModel
     parts: list[Part]
     trace: Trace
+    settled: dict[str, list[str]] = field(default_factory=dict)
 
 
 def examine(model: SegmentationModel) -> Examined:
@@ -94,7 +104,8 @@ def examine(model: SegmentationModel) -> Examined:
     found.sort(key=lambda part: trace.ended[part.output])
     if not found:
         raise NoParts("no module of the network runs once a forward and gives a feature map")
-    return Examined(model, _with_feeds(model, found, probe), trace)
+    parts = _with_feeds(model, found, probe)
+    return Examined(model, parts, trace, {part.name: _replayable(model, trace, part, probe) for part in parts})
 
 
 @contextmanager
@@ -144,11 +155,19 @@ def batch_norms(network: nn.Module, part: Part) -> dict[str, Any]:
 def traced(model: SegmentationModel, batch: Tensor) -> Trace:
     """Watch one forward."""
     found = Trace()
+    time = count()
+
+    def begin(path: str) -> Callable[..., None]:
+        def hook(_module: Any, _given: Any) -> None:
+            found.began.setdefault(path, next(time))
+
+        return hook
 
     def watch(path: str) -> Callable[..., None]:
         def hook(_module: Any, given: Any, made: Any) -> None:
             found.calls[path] += 1
-            found.ended[path] = len(found.ended) if path not in found.ended else found.ended[path]
+            found.ended[path] = next(time)
+            found.whole[path] = made
             found.given[path], found.made[path] = _first(given), _first(made)
             if found.made[path] is not made:
                 found.several.add(path)
@@ -156,13 +175,48 @@ def traced(model: SegmentationModel, batch: Tensor) -> Trace:
         return hook
 
     network: Any = model.network
-    handles = [module.register_forward_hook(watch(path)) for path, module in network.named_modules() if path]
+    modules = [(path, module) for path, module in network.named_modules() if path]
+    handles = [module.register_forward_hook(watch(path)) for path, module in modules]
+    handles += [module.register_forward_pre_hook(begin(path)) for path, module in modules]
     try:
         model(batch)
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+def settled(trace: Trace, part: Part) -> list[str]:
+    """The outermost modules that had ended before the part's own began: what they give, no change of it changes."""
+    first = min(trace.began[layer] for layer in part.layers)
+    done = {path for path, end in trace.ended.items() if end < first and trace.calls[path] == 1}
+    return [path for path in done if not any(path.startswith(f"{other}.") for other in done)]
+
+
+@contextmanager
+def replayed(network: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
+    """While it lasts, modules give copies of outputs, by path, instead of computing them."""
+
+    def give(made: Any) -> Callable[..., Any]:
+        return lambda *_args, **_more: _copied(made)
+
+    modules: list[Any] = [network.get_submodule(path) for path in outputs]
+    try:
+        for module, made in zip(modules, outputs.values(), strict=True):
+            module.forward = give(made)
+        yield
+    finally:
+        for module in modules:
+            vars(module).pop("forward", None)
+
+
+def _copied(made: Any) -> Any:
+    """Later modules may change what they are given in place."""
+    import torch
+
+    if isinstance(made, torch.Tensor):
+        return made.clone()
+    return type(made)([_copied(value) for value in made]) if isinstance(made, tuple | list) else made
 
 
 def _probe(model: SegmentationModel) -> Tensor:
@@ -368,6 +422,18 @@ def _block(
 def _run_name(paths: Sequence[str]) -> str:
     """'backbone.3' or, of several in a chain, 'backbone.3 to 5'."""
     return paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1].rpartition('.')[2]}"
+
+
+def _replayable(model: SegmentationModel, trace: Trace, part: Part, probe: Tensor) -> list[str]:
+    """`settled`, where replaying it gives the very logits of the untouched forward; else nothing."""
+    import torch
+
+    network: Any = model.network
+    paths = settled(trace, part)
+    plain = model(probe).logits
+    with replayed(network, {path: trace.whole[path] for path in paths}):
+        again = model(probe).logits
+    return paths if torch.equal(plain, again) else []
 
 
 # --- what feeds what --------------------------------------------------------------------------------------------------

@@ -247,6 +247,17 @@ class AdaptationConfig(Section):
         return 60 * minutes
 
 
+class ModelPartsConfig(Section):
+    """Whether the parts of the model are looked at, on how many pictures a side, and what training each may cost.
+
+    `fine_tuning_minutes`: for all parts of one target together; 0 trains none.
+    """
+
+    enabled: bool = True
+    pictures: int = Field(default=64, ge=16)
+    fine_tuning_minutes: float = Field(default=0, ge=0)
+
+
 class StatisticsConfig(Section):
     """How finely nulls and intervals are drawn; all draws are seeded."""
 
@@ -299,6 +310,7 @@ class GapConfig(Section):
     traits: ModuleList = ModuleList()
     experiments: ExperimentsConfig = ExperimentsConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
+    model_parts: ModelPartsConfig = ModelPartsConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     quality: QualityConfig = QualityConfig()
     compute: ComputeConfig = ComputeConfig()

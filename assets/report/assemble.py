@@ -44,6 +44,7 @@ from assets.report.document import (
     StrengthRow,
     TraitShift,
 )
+from assets.report.parts_document import ModelPartsRow
 from resources.config import DatasetConfig, GapConfig
 
 NOT_ESTIMATED = (
@@ -103,6 +104,7 @@ def assemble(
         disde=Disde(**split) if split is not None else None,
         explanation=explanation,
         recipe=recipe,
+        model_parts=_model_parts(stored.get("model_parts")),
         **adaptations(stored.get("adaptations")),
         worst_clusters=[Cluster(**vars(cluster), estimated=estimated) for cluster in clusters],
         slices=[SliceRow(**row, estimated=estimated) for row in stored["diagnosis"]["slices"]],
@@ -322,6 +324,10 @@ def _strength(step: dict[str, Any]) -> list[StrengthRow]:
 def _price(row: dict[str, Any]) -> dict[str, Any]:
     same = {name: row[name] for name in ("cost", "cost_ci95", "q_value", "verdict", "reason")}
     return {**same, "gap_share": row["share"], "gap_share_ci95": row["ci95"]}
+
+
+def _model_parts(stored: dict[str, Any] | None) -> ModelPartsRow | None:
+    return None if stored is None else ModelPartsRow.model_validate(stored)
 
 
 def _measurement(row: dict[str, Any]) -> MeasurementRow:

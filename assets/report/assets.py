@@ -29,7 +29,8 @@ CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnos
         "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
         "assets.inference.estimation", "assets.inference.label_quality", "assets.report.adaptation_figures",
         "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
-        "assets.report.gallery", "assets.report.label_list", "assets.report.page")  # fmt: skip
+        "assets.report.gallery", "assets.report.label_list", "assets.report.page", "assets.report.parts_document",
+        "assets.report.parts_figures", "assets.report.schema")  # fmt: skip
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
@@ -44,6 +45,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         kinds=["html", "json"],
         deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "calibration", "gap_scores",
                                        "traits", "evaluation", "embeddings", "manifest")]
+        + ([[key, "model_parts"]] if config.model_parts.enabled else [])
         + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")]
         + ([[key, "adaptations"]] if config.adaptation.methods else []),
     )  # fmt: skip
@@ -98,6 +100,7 @@ def _document(
         "diagnosis": store.read_json("diagnosis", f"{key}.json"),
         "explanation": store.read_json("explanation", f"{key}.json"),
         "causes": store.read_json("causes", f"{key}.json") if priced else None,
+        "model_parts": store.read_json("model_parts", f"{key}.json") if config.model_parts.enabled else None,
         "verdicts": store.read_json("verdicts", f"{key}.json"),
         "adaptations": store.read_json("adaptations", f"{key}.json") if config.adaptation.methods else None,
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},

@@ -6,32 +6,17 @@ Does not: pictures and markup (`gallery.py`, `figures.py`, `templates/`), comput
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict
+
+from assets.report.parts_document import ModelPartsRow
+from assets.report.schema import Interval, Number
 
 SCHEMA_VERSION = "1.6"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is not defined is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _finite_interval(value: Any) -> Any:
-    if value is None or any(_finite(float(bound)) is None for bound in value):
-        return None
-    return value
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
-Interval = Annotated[tuple[float, float] | None, BeforeValidator(_finite_interval)]
 
 
 class Part(BaseModel):
@@ -520,6 +505,8 @@ class ReportDocument(Part):
     adaptations_skipped: str | None = None
     """Why no adaptation was tried on this target."""
     hard_data: HardData | None = None
+    model_parts: ModelPartsRow | None = None
+    """Null where the stage is off."""
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []
     suspect_slice: SliceRow | None = None

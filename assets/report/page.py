@@ -38,6 +38,7 @@ from assets.report.document import (
     TraitShift,
 )
 from assets.report.evidence import Evidence
+from assets.report.parts_figures import parts_figure, parts_height
 
 SMALL_P = 0.001
 SMALL, LARGE = 1e-3, 1e6  # beyond these, numbers are written with an exponent
@@ -595,6 +596,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
         drawn["waterfall"] = waterfall
     if losses is not None:
         drawn["losses"] = losses
+    drawn |= parts_figure(document.model_parts)
     trait_plots = top_traits(document, evidence, drawn)
     shown_trials = trials(document, evidence, drawn)
     columns = map_data(points)
@@ -640,6 +642,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             stage_columns=part_columns(document.latent_gap_stages),
             shown_quarantined=SHOWN_QUARANTINED,
             few_shared=FEW_SHARED,
+            parts_height=parts_height,
             significant=SIGNIFICANT,
             suspect_below=SUSPECT_BELOW,
         )

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import rbf_kernel as sklearn_rbf
 from statsmodels.stats.dist_dependence_measures import distance_statistics
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-from torchmetrics.image.kid import poly_mmd
 
 from assets.statistics import distances
 from assets.statistics.distances import (
@@ -41,6 +39,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_frechet_agrees_with_torch_fidelity_and_pot():
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric  # slow to import
+
     (mean_a, cov_a), (mean_b, cov_b) = moments(X), moments(Y)
     ours = frechet_distance(mean_a, cov_a, mean_b, cov_b)
     theirs = fid_statistics_to_metric({"mu": mean_a, "sigma": cov_a}, {"mu": mean_b, "sigma": cov_b}, verbose=False)
@@ -59,6 +59,8 @@ def test_frechet_closed_forms():
 
 
 def test_kid_agrees_with_torchmetrics(small_blocks: None):
+    from torchmetrics.image.kid import poly_mmd  # slow to import
+
     equal = X[: len(Y)]  # torchmetrics takes sets of equal size only
     assert kernel_distance(equal, Y) == pytest.approx(float(poly_mmd(torch.tensor(equal), torch.tensor(Y))))
 

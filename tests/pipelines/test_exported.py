@@ -9,7 +9,7 @@ import torch
 
 from resources.model import load_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("world")]
 
 STATISTICS = """
 from assets.diagnosis.hypotheses import Hypothesis
@@ -21,7 +21,7 @@ register(Experiment(DARK, BatchNormReestimation()))
 """
 
 
-def test_a_run_with_an_exported_network(world, tmp_path):
+def test_a_run_with_an_exported_network(world, worlds, tmp_path):
     store = world.store
     trained = load_model(store.path("models", "current", "model.json").parent, world.config)
     pictures = torch.rand(2, 3, *trained.input_size)
@@ -32,6 +32,7 @@ def test_a_run_with_an_exported_network(world, tmp_path):
     other.write_config(
         model={"checkpoint": "network.pt2", "embedding_layer": "encoder", "input_size": list(trained.input_size)},
         experiments={"modules": ["exported_experiments"], "only": ["exposure", "statistics"]},
+        targets=[worlds.folder("dark")],
     )
     assert not other.run().failed
     for key in ("source", "dark"):

@@ -14,7 +14,7 @@ from assets.statistics.effect_sizes import jensen_shannon
 
 PER_SAMPLE = ("manifest", "embeddings", "evaluation", "traits", "gap_scores")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("world")]
 
 
 def names(keys) -> set[str]:

@@ -25,6 +25,7 @@ from assets.experiments.responses import measure_responses, trait_names
 from assets.experiments.shares import Attribution, StackLosses
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
+from assets.inference.estimation import Calibration
 from assets.inference.forward import sample_paths
 from assets.ingestion.manifest import CONTENT
 from assets.scoring.neighbours import reference_latents
@@ -113,16 +114,19 @@ def _calibration(config: GapConfig, key: str) -> Any:
     ) -> dg.MaterializeResult[Any]:
         manifest, target = (store.table(side, "manifest").read() for side in ("source", key))
         holdout = labelled_rows(store.table("source", "evaluation").read(CALIBRATED), manifest, "holdout")
-        fitted: dict[str, Any] | None = None
+        fitted: Calibration | None = None
         if not target["labelled"].any() and not holdout.is_empty():
             rows = measure_imitated(
                 load_current(store, config), manifest, lambda samples: engine.batches("source", samples),
                 store.table("source", "imitated", id_column="row_id"), code=code,
             )  # fmt: skip
             sets = shifted_sets(rows)
-            fitted = fit_calibration(holdout, *sets).as_values() if sets is not None else None
-        path = store.write_json({"calibration": fitted}, "calibration", f"{key}.json")
-        return door.result([key, "calibration"], version=fingerprint(path.read_text()), figures=fitted)
+            fitted = fit_calibration(holdout, *sets) if sets is not None else None
+        stored = {"calibration": None if fitted is None else fitted.as_values()}
+        path = store.write_json(stored, "calibration", f"{key}.json")
+        named = ("temperature", "scale", "power", "error")
+        figures = None if fitted is None else {name: float(getattr(fitted, name)) for name in named}
+        return door.result([key, "calibration"], version=fingerprint(path.read_text()), figures=figures)
 
     return calibration
 

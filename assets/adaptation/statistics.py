@@ -136,7 +136,8 @@ def corrected_prior(
 ) -> Floats:
     """Put the fit half's class shares into the bias of the last convolution, in place; returns the shares (C,).
 
-    `fit`: predictions' log-probabilities (k, C) of pixels of `pictures` pictures. Raises NotApplicable where no bias shifts the logits alone.
+    `fit`: predictions' log-probabilities (k, C) of pixels of `pictures` pictures.
+    Raises NotApplicable where no bias shifts the logits alone.
     """
     import torch
 

@@ -227,7 +227,7 @@ class AdaptationConfig(Section):
     seeds: int = Field(default=3, ge=1)
     steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=4, ge=2)
-    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
 
     @model_validator(mode="after")
     def _known(self) -> AdaptationConfig:

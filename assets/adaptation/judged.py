@@ -165,7 +165,7 @@ def _row(one: Tried, figures: Figures, gap: GapDraws, rules: Rules) -> dict[str,
 
 
 def _word(one: Tried, figures: Figures, gap: GapDraws, rules: Rules) -> tuple[Word, str]:
-    """The worst seed's word; what only the worst seed refutes is not refuted."""
+    """The worst seed's word; what only the worst seed refutes, or a run that its budget cut, is not refuted."""
     word, reason = judge(figures, gap.value, rules)
     if len(one.seeds) > 1:
         reason = f"in the worst of {len(one.seeds)} seeds {reason}"
@@ -176,6 +176,7 @@ def _word(one: Tried, figures: Figures, gap: GapDraws, rules: Rules) -> tuple[Wo
         low, high = harmful.harm_ci95
         reason += f"; it costs the source {harmful.harm:+.3f} [{low:+.3f}, {high:+.3f}]"
     if any(record.cut for record in one.records):
+        word = "inconclusive" if word == "refuted" else word
         least = min(one.records, key=lambda record: record.steps / record.planned)
         reason += f"; cut by its budget at {least.steps} of {least.planned} steps"
     return word, reason

@@ -194,12 +194,12 @@ def _class_prior(network: nn.Module, material: Material, seconds: float, clock: 
     wanted = pixels_of_picture(len(material.fit))
     if not material.reference_pixels.sum():
         raise NotApplicable("the source's reference has no labelled pixel to take class shares from")
-    pixels = [
+    pixels = [  # of one picture each
         sampled_pixels(logits, wanted)
         for batch in watch.within(material.target(0).once(), what, one_pass(material))
         for logits in material.model(batch.reduced).logits
     ]
-    corrected_prior(network.eval(), material.model, material.reference_pixels, pixels)
+    corrected_prior(network.eval(), material.model, material.reference_pixels, pixels, len(pixels))
     return watch.run(one_pass(material), "")
 
 

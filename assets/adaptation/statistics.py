@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 PRIOR_PICTURES = 16
-"""How many target pictures the source's statistics count for."""
+"""How many target pictures the source's statistics, and its class shares, count for."""
 GUARDED = 16
 CHECK_EVERY = 4
 TOLERANCE = 0.05
@@ -132,17 +132,18 @@ def one_pass(material: Material) -> int:
 
 
 def corrected_prior(
-    network: nn.Module, model: SegmentationModel, reference_pixels: Floats, fit: list[Tensor]
+    network: nn.Module, model: SegmentationModel, reference_pixels: Floats, fit: list[Tensor], pictures: int
 ) -> Floats:
     """Put the fit half's class shares into the bias of the last convolution, in place; returns the shares (C,).
 
-    `fit`: predictions' log-probabilities (k, C) of pixels. Raises NotApplicable where no bias shifts the logits alone.
+    `fit`: predictions' log-probabilities (k, C) of pixels of `pictures` pictures.
+    Raises NotApplicable where no bias shifts the logits alone.
     """
     import torch
 
     posteriors = torch.cat(fit).double().exp().cpu().numpy()
     prior = reference_pixels / reference_pixels.sum()
-    shares = estimated_prior(posteriors, prior)
+    shares = estimated_prior(posteriors, prior, PRIOR_PICTURES / (pictures + PRIOR_PICTURES))
     known = prior > 0
     shift = np.zeros_like(prior)
     shift[known] = np.log(np.maximum(shares[known], SMALLEST_SHARE) / prior[known])
@@ -150,24 +151,26 @@ def corrected_prior(
     return shares
 
 
-def estimated_prior(posteriors: Floats, prior: Floats) -> Floats:
+def estimated_prior(posteriors: Floats, prior: Floats, weight: float = 0.0) -> Floats:
     """Class shares of a set from posteriors (n, C) made under a prior (C,), by EM (Saerens et al. 2002).
 
     q ← mean over pixels of p·q/π, normalised pixel by pixel, from q = π until it stays. Classes with π = 0 keep 0.
+    `weight` is that of π in each new q (a Dirichlet prior): overconfident predictions would drive rare classes to 0.
     """
     known = prior > 0
     ratios = posteriors[:, known] / prior[known]
     shares = prior[known].copy()
     for _ in range(ROUNDS):
         weighted = ratios * shares
-        updated = (weighted / np.maximum(weighted.sum(1, keepdims=True), 1e-300)).mean(0)
+        found = (weighted / np.maximum(weighted.sum(1, keepdims=True), 1e-300)).mean(0)
+        updated = (1 - weight) * found + weight * prior[known]
         moved = np.abs(updated - shares).max()
         shares = updated
         if moved < CONVERGED:
             break
-    found = np.zeros_like(prior)
-    found[known] = shares
-    return found
+    estimated = np.zeros_like(prior)
+    estimated[known] = shares
+    return estimated
 
 
 def sampled_pixels(logits: Tensor, wanted: int) -> Tensor:

@@ -25,6 +25,8 @@ WEIGHT_DECAY = 1e-2
 SAVE_EVERY_S = 5.0
 SAVE_SHARE = 0.05
 """Saving may take this share of the time: large networks are saved less often."""
+WARM_UP = 0.1
+"""Share of a run in which the rate rises: the first steps of Adam move every weight by the whole rate."""
 SLACK = 0.25
 """How far, as a share of the budget, time may run ahead of the steps before it shortens the schedule."""
 
@@ -96,13 +98,20 @@ def progress_of(step: int, seconds: float, plan: Plan) -> float:
     return min(1.0, max(step / plan.steps, by_time))
 
 
+def rate_at(progress: float, steps: int) -> float:
+    """The rate of a step as a share of the plan's: a linear rise over `WARM_UP`, then a falling half cosine."""
+    rise = min(1.0, (progress + 1 / steps) / WARM_UP)
+    fall = max(0.0, progress - WARM_UP) / (1 - WARM_UP)
+    return rise * (1 + math.cos(math.pi * fall)) / 2
+
+
 def train(
     network: nn.Module, objective: Objective, plan: Plan, state_path: Path, *, what: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Run:  # fmt: skip
     """Train a network in place, from the state on disk where that is of the same plan; leaves evaluation mode.
 
-    AdamW (Loshchilov & Hutter 2019) with a rate that falls as a half cosine. At least one step is done; none begins
+    AdamW (Loshchilov & Hutter 2019) at the rate of `rate_at`. At least one step is done; none begins
     that would end beyond the budget. Every step draws from a seed of its own. Raises ModelError when the loss is no
     number.
     """
@@ -173,7 +182,7 @@ class _Loop:
         draws = torch.Generator().manual_seed(_step_seed(self.plan.seed, self.step))
         torch.manual_seed(_step_seed(self.plan.seed, self.step))  # dropout draws from the global state
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+            group["lr"] = self.plan.learning_rate * rate_at(progress, self.plan.steps)
         training_mode(self.network)
         loss = self.objective.loss(self.network, batch, progress, draws)
         self.optimiser.zero_grad(set_to_none=True)

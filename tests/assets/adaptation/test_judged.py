@@ -107,7 +107,10 @@ def test_seeds_that_disagree_refute_nothing(sides):
 
 def test_a_cut_run_says_so(sides):
     found, gap = tried(sides, [("default", 0, 0.5, 0.0)], cut=True, steps=3)
-    assert "cut by its budget at 3 of 9 steps" in judged_rows(found, gap, RULES)[0]["reason"]
+    (row,) = judged_rows(found, gap, RULES)
+    assert row["verdict"] == "confirmed" and "cut by its budget at 3 of 9 steps" in row["reason"]
+    idle, _ = tried(sides, [("default", 0, 0.0, 0.0)], cut=True, steps=1)
+    assert judged_rows(idle, gap, RULES)[0]["verdict"] == "inconclusive", "what was hardly tried is not refuted"
 
 
 class TestHardData:

@@ -73,6 +73,14 @@ class TestClassPrior:
         posteriors = likelihood / likelihood.sum(1, keepdims=True)
         assert estimated_prior(posteriors, source) == pytest.approx(source, abs=0.02)
 
+    def test_a_prior_keeps_rare_classes(self):
+        posteriors = np.tile([0.989, 0.001, 0.01], (500, 1))
+        prior = np.array([0.7, 0.2, 0.1])
+        assert estimated_prior(posteriors, prior)[1:] == pytest.approx(0, abs=0.01)
+        held = estimated_prior(posteriors, prior, 0.25)
+        assert held.sum() == pytest.approx(1) and (held >= 0.25 * prior - 1e-9).all()
+        assert estimated_prior(posteriors, prior, 1.0) == pytest.approx(prior)
+
     def test_a_class_that_the_source_lacks_stays_out(self):
         posteriors = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
         assert estimated_prior(posteriors, np.array([0.5, 0.5, 0.0]))[2] == 0
@@ -83,7 +91,7 @@ class TestClassPrior:
         before = trained(pictures).logits
         pixels = [sampled_pixels(logits, 200) for logits in before]
         prior = np.array([0.5, 0.4, 0.1])
-        shares = corrected_prior(network, trained, 1000 * prior, pixels)
+        shares = corrected_prior(network, trained, 1000 * prior, pixels, 2)
         changed = SegmentationModel(network, trained.config, 3, "changed", "cpu")
         shift = torch.tensor(np.log(np.maximum(shares, statistics.SMALLEST_SHARE) / prior), dtype=torch.float32)
         assert torch.allclose(changed(pictures).logits, before + shift[:, None, None], atol=1e-4)
@@ -92,13 +100,13 @@ class TestClassPrior:
         network = trainable_copy(trained).eval()
         network.segmentation_head[0].bias = None
         with pytest.raises(NotApplicable, match="no convolution with a bias"):
-            corrected_prior(network, trained, np.ones(3), [torch.zeros(4, 3)])
+            corrected_prior(network, trained, np.ones(3), [torch.zeros(4, 3)], 1)
 
     def test_a_bias_that_is_not_added_as_it_is_says_so(self):
         network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh())
         model = SegmentationModel(network, ModelConfig(input_size=(32, 32), embedding_layer="0"), 3, "tanh", "cpu")
         with pytest.raises(NotApplicable, match="not added to the logits"):
-            corrected_prior(network, model, np.array([8.0, 1, 1]), [torch.zeros(4, 3)])
+            corrected_prior(network, model, np.array([8.0, 1, 1]), [torch.zeros(4, 3)], 1)
 
     def test_sampled_pixels_are_spread(self):
         logits = torch.arange(2 * 60 * 80, dtype=torch.float32).reshape(2, 60, 80)

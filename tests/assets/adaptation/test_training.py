@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from assets.adaptation.networks import everything, make_trainable, starting_with, training_mode
-from assets.adaptation.training import Descent, Plan, progress_of, train
+from assets.adaptation.training import Descent, Plan, progress_of, rate_at, train
 from assets.experiments.operators import NotApplicable
 from resources.errors import ModelError
 
@@ -186,6 +186,15 @@ class TestBudget:
         plan = Plan(100, 50, 1e-2, 7, "v")
         assert progress_of(20, 50, plan) == 1
         assert 0.2 < progress_of(20, 30, plan) < 0.6
+
+
+def test_the_rate_rises_from_a_small_first_step_and_falls_to_none():
+    rates = [rate_at(step / 200, 200) for step in range(201)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == pytest.approx(1, abs=0.01) and rates.index(max(rates)) == pytest.approx(20, abs=1)
+    assert rates[110] == pytest.approx(0.5, abs=0.01)
+    assert rates[-1] == pytest.approx(0)
+    assert rates[20:] == sorted(rates[20:], reverse=True)
 
 
 def test_only_what_is_chosen_is_trained_and_dropout_rests_elsewhere():

@@ -84,6 +84,7 @@ class World:
             "model": {"input_size": list(INPUT_SIZE), "training": TRAINING},
             "source": {**_folder("city"), "holdout_share": 0.45},
             "targets": [_folder("dark"), _folder("bare")],
+            "model_parts": {"enabled": False},
             "experiments": {"modules": ["own_experiments"], "only": ["exposure", "channel_statistics", "brighten"]},
             "statistics": {"permutations": 99, "bootstrap": 100, "noise_floor_draws": 10},
             **changes,

@@ -36,8 +36,9 @@ def moments_of(examined, batch) -> Activations:
     means, variances = (array.astype(np.float64) for array in _moments(examined.model, examined.parts, batch))
     outputs, norms, place = {}, {}, 0
     widths = [(PICTURE, 3, outputs), *((part.name, part.channels, outputs) for part in examined.parts)]
-    widths += [(path, layer.num_features, norms)
-               for part in examined.parts for path, layer in batch_norms(examined.model.network, part).items()]  # fmt: skip
+    for part in examined.parts:
+        layers = batch_norms(examined.model.network, part)
+        widths += [(path, layer.num_features, norms) for path, layer in layers.items()]
     for name, width, found in widths:
         found[name] = means[:, place : place + width], variances[:, place : place + width]
         place += width

@@ -89,7 +89,10 @@ def test_growth_needs_size_significance_and_more_than_the_floor(gap, expected):
 def test_statistics_that_do_not_fit_help_the_target_alone_and_by_enough():
     found = measures({"head": KEPT})
     for target, holdout, expected in ((-0.2, 0.0, True), (-0.2, -0.2, False), (-0.01, 0.0, False), (0.2, 0.0, False)):
-        found.effects["head", "statistics"] = {"target": effect(target), "holdout": effect(holdout, 1.0 if holdout == 0 else 0.001)}
+        found.effects["head", "statistics"] = {
+            "target": effect(target),
+            "holdout": effect(holdout, 1.0 if holdout == 0 else 0.001),
+        }
         assert conclude(PARTS[-1], found, 0.05, 0.05).misfit is expected
 
 
@@ -137,12 +140,21 @@ def rows_of(changes: dict[str, dict[str, float]], rng: np.random.Generator, coun
     for side in ("holdout", "target"):
         untouched = rng.uniform(0.3, 0.6, count)
         names = [f"{side}{i}" for i in range(count)]
-        before[side] = pl.DataFrame({"sample_id": names, "loss": untouched, "unit": [f"u{i // 3}" for i in range(count)]})
+        before[side] = pl.DataFrame(
+            {"sample_id": names, "loss": untouched, "unit": [f"u{i // 3}" for i in range(count)]}
+        )
         for part, by_side in changes.items():
             noise = np.repeat(rng.normal(0, 0.05, count // 3), 3) + rng.normal(0, 0.02, count)
             after = untouched + by_side[side] + noise
             rows += [
-                {"sample_id": name, "side": side, "part": part, "intervention": "mean", "loss": float(loss), "steps": None}
+                {
+                    "sample_id": name,
+                    "side": side,
+                    "part": part,
+                    "intervention": "mean",
+                    "loss": float(loss),
+                    "steps": None,
+                }
                 for name, loss in zip(names, after, strict=True)
             ]
     return pl.DataFrame(rows), before
@@ -162,7 +174,9 @@ def test_effects_and_worths_are_the_planted_ones():
 def test_nothing_planted_is_found_as_often_as_alpha_says():
     rng, named = np.random.default_rng(3), 0
     for _ in range(100):
-        changes = {name: {"holdout": 0.4, "target": 0.4} for name in ("encoder stage 1", "encoder stage 2", "low", "head")}
+        changes = {
+            name: {"holdout": 0.4, "target": 0.4} for name in ("encoder stage 1", "encoder stage 2", "low", "head")
+        }
         rows, before = rows_of(changes, rng, 30)
         named += min(share.q_value for share in worths(rows, before, PARTS).values()) <= 0.05
     assert named <= 11, "5 of 100 are expected; 12 have a chance below 1%"

@@ -85,6 +85,7 @@ class World:
             "model": {**NETWORK, "input_size": list(INPUT_SIZE), "training": TRAINING},
             "source": {**folder("city"), "holdout_share": 0.45},
             "targets": [folder("dark"), folder("bare")],
+            "model_parts": {"enabled": False},
             "experiments": {"modules": ["own_experiments"], "only": ["exposure", "channel_statistics", "brighten"]},
             "statistics": {"permutations": 99, "bootstrap": 100, "noise_floor_draws": 10},
             **changes,

@@ -18,7 +18,7 @@ from torch.nn import functional
 from assets.inference.forward import PassTables, run_pass
 from assets.ingestion.manifest import build_manifest, scan_files
 from assets.model_parts.analysis import analyse_target, measure_holdout, part_tables, side_data
-from assets.model_parts.parts import Examined, examine
+from assets.model_parts.parts import examine
 from resources.config import GapConfig, ModelConfig
 from resources.datasets import open_reader
 from resources.engine import LocalEngine
@@ -37,16 +37,16 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A picture in 0..1 (48, 64, 3) and its classes: road and building differ by where they are, not by colour."""
     height, width = SIZE
     mask = np.zeros(SIZE, np.uint8)
-    horizon = round(height * rng.uniform(0.35, 0.6))
+    horizon = round(height * rng.uniform(0.42, 0.52))
     mask[:horizon] = 1
     for left in range(0, width, 12):
-        top = round(horizon * rng.uniform(0.2, 0.9))
+        top = round(horizon * rng.uniform(0.3, 0.8))
         mask[top:horizon, left : left + 10] = 3
     for _ in range(3):
         size = round(height * rng.uniform(0.12, 0.2))
         y, x = rng.integers(horizon, height - size), rng.integers(0, width - size)
         mask[y : y + size, x : x + size] = 2
-    picture = COLOURS[mask] + rng.normal(0, 0.02, 3) + rng.normal(0, 0.06, (*SIZE, 3))
+    picture = COLOURS[mask] + rng.normal(0, 0.01, 3) + rng.normal(0, 0.06, (*SIZE, 3))
     return picture, mask
 
 
@@ -61,17 +61,28 @@ def drawn(count: int, seed: int, gain: float = 1.0) -> tuple[torch.Tensor, torch
     )
 
 
-class Block(nn.Sequential):
-    """Convolution, batch norm, ReLU; `damage` maps what enters the norm, and what leaves the block."""
+class Norm(nn.BatchNorm2d):
+    """A batch norm that can be told to run on other statistics: `offset()` in running deviations, by picture."""
 
-    def __init__(self, taken: int, given: int, stride: int) -> None:
-        super().__init__(nn.Conv2d(taken, given, 3, stride, 1, bias=False), nn.BatchNorm2d(given), nn.ReLU())
-        self.damage: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    offset: Callable[[], torch.Tensor] | None = None
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        plain: Callable[[torch.Tensor], torch.Tensor] = lambda values: values  # noqa: E731
-        entered = self.damage.get("norm", plain)(self[0](batch))
-        return self.damage.get("output", plain)(self[2](self[1](entered)))
+        if self.offset is not None:
+            batch = batch + self.offset() * self.running_var.sqrt()[:, None, None]
+        return super().forward(batch)
+
+
+class Block(nn.Sequential):
+    """Convolution, batch norm, ReLU; `damage` maps what leaves the block."""
+
+    damage: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def __init__(self, taken: int, given: int, stride: int) -> None:
+        super().__init__(nn.Conv2d(taken, given, 3, stride, 1, bias=False), Norm(given), nn.ReLU())
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        made = super().forward(batch)
+        return made if self.damage is None else self.damage(made)
 
 
 class Small(nn.Module):
@@ -95,11 +106,11 @@ class Small(nn.Module):
         return self.head(self.fusion(torch.cat([deep, shallow], 1)))
 
 
-SOURCE_BRIGHTNESS = 0.2
-"""Mean of the source's pictures after normalisation, roughly."""
-DARKER = 0.35
-"""How much lower that is on the target."""
-GAIN = 0.85
+SOURCE_BRIGHTNESS = 0.16
+"""Nearly all pictures of the source are brighter, in the mean after normalisation."""
+DARKER = 0.1
+"""How far below it a picture is wholly dark, as most of the target are."""
+GAIN = 0.92
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +139,28 @@ def network() -> Small:
 def model(network) -> SegmentationModel:
     """A copy of the trained network as the product runs it; its stages can be damaged."""
     return as_model(copy.deepcopy(network))
+
+
+@pytest.fixture
+def broken(network) -> Callable[[str, str], SegmentationModel]:
+    """The network with one stage broken, in proportion to how dark a picture is, and nothing else.
+
+    'output': its channels are mixed up and mirrored; 'statistics': its batch norm runs on others.
+    """
+
+    def make(stage: str, how: str) -> SegmentationModel:
+        made = copy.deepcopy(network)
+        block = made.get_submodule(stage)
+        draws = torch.Generator().manual_seed(3)
+        if how == "output":
+            order = torch.randperm(block[1].num_features, generator=draws)
+            block.damage = lambda values: values + made.darkness * (values[:, order].flip(3) - values)
+        else:
+            by = 3 * torch.randn(block[1].num_features, generator=draws)[:, None, None]
+            block[1].offset = lambda: made.darkness * by
+        return as_model(made, f"{stage} {how}")
+
+    return make
 
 
 def as_model(made: nn.Module, version: str = "small-1") -> SegmentationModel:
@@ -201,6 +234,3 @@ def measured(config: GapConfig, store: SampleStore, engine: LocalEngine, model: 
         return engine.batches(key, paths)
 
     run_pass(model, own["manifest"].read(), batches, PassTables(None, own["evaluation"]), code="1", what=key)
-
-
-__all__ = ["Examined"]

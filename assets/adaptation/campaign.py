@@ -35,10 +35,9 @@ def open_campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, ke
 
 def no_reason_to_adapt(sides: Sides, rules: Rules) -> str | None:
     """Why a target is not adapted to: nothing could tell whether it helped, or there is no gap to close."""
-    if sides.without_gap:
-        return (
-            f"{sides.without_gap}, so no loss can be compared; confidence is no substitute, since adaptation moves it"
-        )
+    reason = "the target has no labels" if sides.labelled_target.is_empty() else sides.without_gap
+    if reason:
+        return f"{reason}, so no loss can be compared; confidence is no substitute, since adaptation moves it"
     if sides.target.filter("report_half").is_empty() or sides.holdout.filter("report_half").is_empty():
         return "a report half has no labelled picture to judge by"
     gap = loss_gap(sides.holdout, sides.target, draws=rules.draws, seed=rules.seed)

@@ -39,5 +39,5 @@ def test_proportional_numbers_have_no_variance():
 def test_refuses_what_has_no_ratio():
     with pytest.raises(ValueError, match="denominators' mean is 0"):
         linearised_ratio([1.0, 2.0], [1.0, -1.0])
-    with pytest.raises(ValueError, match="2 numerators|numerators but"):
+    with pytest.raises(ValueError, match="numerators but"):
         linearised_ratio([1.0, 2.0], [1.0])

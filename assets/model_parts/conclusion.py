@@ -233,7 +233,7 @@ def sentence(
     target: str, parts: Sequence[Part], found: Mapping[str, Concluded], measures: Measures, without: str | None
 ) -> str:  # fmt: skip
     """The answer for one target. `without`: why no loss was compared."""
-    where = _where(origin(parts, found, measures), measures)
+    where = _where(origin(parts, found, measures), found, measures)
     if without:
         return f"{target}: what the parts are worth is not known ({without}); {where or 'the shift grows at no part'}."
     words: list[Transfer] = ["transfers", "transfers in part", "does not transfer"]
@@ -246,11 +246,11 @@ def sentence(
     return f"{target}: {told}." + (f" {_capital(where)}." if where else "")
 
 
-def _where(name: str | None, measures: Measures) -> str:
+def _where(name: str | None, found: Mapping[str, Concluded], measures: Measures) -> str:
     if name is None:
         return ""
     gap = measures.gaps[name]
-    if gap.rise > 0:
+    if found[name].grows:
         return f"the shift grows most at {_the(name)}, from {gap.entering:.2f} deviations to {gap.shift:.2f}"
     worth = measures.worths[name]
     return f"most is lost at {_the(name)}, worth {_percent(worth.target)} where it was {_percent(worth.holdout)}"

@@ -186,10 +186,14 @@ def traced(model: SegmentationModel, batch: Tensor) -> Trace:
     return found
 
 
-def settled(trace: Trace, part: Part) -> list[str]:
-    """The outermost modules that had ended before the part's own began: what they give, no change of it changes."""
+def settled(trace: Trace, part: Part, read: str | None = None) -> list[str]:
+    """The outermost modules that had ended before the part's own began: what they give, no change of it changes.
+
+    None of them holds `read`, the module that a forward reads the latent from and must therefore run.
+    """
     first = min(trace.began[layer] for layer in part.layers)
     done = {path for path, end in trace.ended.items() if end < first and trace.calls[path] == 1}
+    done = {path for path in done if not (read or "").startswith(f"{path}.")}
     return [path for path in done if not any(path.startswith(f"{other}.") for other in done)]
 
 
@@ -429,7 +433,7 @@ def _replayable(model: SegmentationModel, trace: Trace, part: Part, probe: Tenso
     import torch
 
     network: Any = model.network
-    paths = settled(trace, part)
+    paths = settled(trace, part, model.config.embedding_layer)
     plain = model(probe).logits
     with replayed(network, {path: trace.whole[path] for path in paths}):
         again = model(probe).logits

@@ -145,7 +145,7 @@ def model(network) -> SegmentationModel:
 def broken(network) -> Callable[[str, str], SegmentationModel]:
     """The network with one stage broken, in proportion to how dark a picture is, and nothing else.
 
-    'output': its channels are mixed up and mirrored; 'statistics': its batch norm runs on others.
+    'output': its channels are mixed up, mirrored and doubled; 'statistics': its batch norm runs on others.
     """
 
     def make(stage: str, how: str) -> SegmentationModel:
@@ -154,7 +154,7 @@ def broken(network) -> Callable[[str, str], SegmentationModel]:
         draws = torch.Generator().manual_seed(3)
         if how == "output":
             order = torch.randperm(block[1].num_features, generator=draws)
-            block.damage = lambda values: values + made.darkness * (values[:, order].flip(3) - values)
+            block.damage = lambda values: values + made.darkness * (2 * values[:, order].flip(3) - values)
         else:
             by = 3 * torch.randn(block[1].num_features, generator=draws)[:, None, None]
             block[1].offset = lambda: made.darkness * by

@@ -169,14 +169,16 @@ def _views(examined: Examined, part: Part, holdout: Activations, target: Activat
     """What a part gives, on both sides: as it is, and as those read it that read nothing else.
 
     A reader's first batch norm is entered by a linear map of the part's output, in the directions that the network
-    uses: a change that leaves every channel its moments shows there, and is the part's, not the reader's.
+    uses: a change that leaves every channel its moments shows there, and is the part's, not the reader's. A reader
+    that pools the picture to one value has another scale and does not count.
     """
     found = [(holdout.outputs[part.name], target.outputs[part.name])]
     for reader in examined.parts:
         norms = batch_norms(examined.model.network, reader)  # type: ignore[arg-type]
         if reader.fed_by == (part.name,) and norms:
             first = min(norms, key=lambda path: examined.trace.began[path])
-            found.append((holdout.norms[first], target.norms[first]))
+            if holdout.norms[first][1].any():  # varies within a picture
+                found.append((holdout.norms[first], target.norms[first]))
     return found
 
 

@@ -65,8 +65,10 @@ class SideData:
     engine: LocalEngine
 
     def members(self, count: int) -> pl.DataFrame:
-        """Manifest rows of at most so many usable pictures, picked by a hash of their id, sorted by id."""
-        return picked(self.manifest.filter((pl.col("part") == self.side) & ~pl.col("quarantined")), count)
+        """Manifest rows of at most so many usable pictures, half of them from each half of the set, sorted by id."""
+        usable = self.manifest.filter((pl.col("part") == self.side) & ~pl.col("quarantined"))
+        halves = [picked(usable.filter(pl.col("report_half") == report), count // 2) for report in (False, True)]
+        return pl.concat(halves).sort("sample_id")
 
     def compared(self, count: int, *, report: bool) -> pl.DataFrame:
         """Evaluation rows of at most so many labelled pictures of one half, picked likewise, with their content."""

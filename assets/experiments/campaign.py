@@ -198,9 +198,12 @@ def _reweight(
 
 def judge_all(
     campaign: Campaign, rows: dict[str, pl.DataFrame], scores: pl.DataFrame, reference: ReferenceLatents, k: int,
-    rules: Rules, reweighted: Collection[str] = (),
+    rules: Rules, reweighted: Collection[str] = (), *, detected: bool = True,
 ) -> tuple[list[dict[str, Any]], GapDraws]:  # fmt: skip
-    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing."""
+    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing.
+
+    `detected`: whether there is a gap to have a share of; without one only estimated losses are judged.
+    """
     target, holdout = campaign.sides.target, campaign.sides.holdout
     calibration = campaign.sides.estimated_by
     gap = gap_draws(target, holdout, rules, calibration)
@@ -215,6 +218,7 @@ def judge_all(
     figures = [measure(name, table, target, holdout, gap, rules) for name, table in rows.items()]
     estimated = calibration is not None
     figures = [replace(f, can_harm=f.experiment not in reweighted, estimated=estimated) for f in figures]
+    figures = figures if detected else [f.without_shares() for f in figures]
     judged = verdict_rows(figures, gap.value, rules)
     for row in judged:
         row["latent_gap_after"] = latent_gap_after(rows[row["experiment"]], score, separation)

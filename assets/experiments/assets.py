@@ -276,8 +276,9 @@ def _judge(
     if not tried:
         shared = attribution(priced, Attribution([], 0.0, None, []), by_id)
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
-                "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": _left(shared, detected=False),
-                "recipe_source": "", "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
+                "attribution": shared.rows(), "not_attributed": shared.left_out,
+                "unexplained": _left(shared, detected=False), "recipe_source": "",
+                "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
@@ -296,8 +297,9 @@ def _judge(
         _save_changed(store, key, outcome.changed_model)
     shared = attribution(priced, outcome.attribution, by_id)
     return {"experiments": judged + skipped, "recipe": outcome.recipe,
-            "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": _left(shared, detected=detected),
-            "recipe_source": outcome.source, "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
+            "attribution": shared.rows(), "not_attributed": shared.left_out,
+            "unexplained": _left(shared, detected=detected), "recipe_source": outcome.source,
+            "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
 
 
 def _left(shared: Attribution, *, detected: bool) -> dict[str, Any]:

@@ -67,12 +67,13 @@ class Campaign:
     engine: LocalEngine
     model: SegmentationModel
 
-    @property
-    def model_version(self) -> str:
-        """What decides a loss besides picture and label: the model, and what reads losses from it without labels."""
+    def version(self, side: Side) -> str:
+        """What decides a side's losses besides picture and label: the model, and what reads them without labels."""
         calibration = self.sides.estimated_by
         version = self.model.fingerprint
-        return version if calibration is None else fingerprint(version, calibration.as_values())
+        if side == "holdout" or calibration is None:  # the source's losses are measured
+            return version
+        return fingerprint(version, calibration.as_values())
 
     def samples(self, side: Side, *, report: bool) -> pl.DataFrame:
         """Manifest rows of the usable samples of one half of target or holdout that have a loss."""
@@ -144,17 +145,16 @@ def run_experiments(
     Returns each experiment's fit and row counts (with `forwards`).
     """
     sets = campaign.fit_sets()
-    samples: dict[Side, pl.DataFrame] = {
-        "target": campaign.samples("target", report=True),
-        "holdout": campaign.samples("holdout", report=True),
-    }
+    sides: tuple[Side, ...] = ("target", "holdout")
+    samples = {side: campaign.samples(side, report=True) for side in sides}
+    versions = {side: campaign.version(side) for side in sides}
     fits = {experiment.id: fit_experiment(experiment, sets) for experiment in experiments}
     trials: list[Trial] = []
     counts: dict[str, dict[str, int]] = {}
     for experiment in experiments:
         fitted, table = fits[experiment.id], tables[experiment.id]
         roles = [role for role in SIDES if role in fitted.parameters or (role == "plain" and _crops(fitted))]
-        wanted = wanted_rows(fitted, samples, campaign.model_version, experiment.code, roles)
+        wanted = wanted_rows(fitted, samples, versions, experiment.code, roles)
         change, prints = table.diff(wanted), dict(wanted.iter_rows())
         counts[experiment.id] = change.counts()
         if isinstance(experiment.operator, ReweightOperator):

@@ -210,8 +210,8 @@ def _closed(figures: Figures, normalised: Paired, sham: Paired | None, gap: GapD
     figures = replace(
         figures, samples=len(normalised.gain), units=len(set(normalised.units)),
         loss_before=float(normalised.before.mean()), loss_after=float(normalised.after.mean()), difference=-test.mean,
-        difference_ci95=_negated(test.ci95), gap_closed=test.mean / gap.value, ci95=percentile_interval(draws), p_value=test.p_value,
-        per_class=tuple(normalised.class_delta.tolist()),
+        difference_ci95=_negated(test.ci95), gap_closed=test.mean / gap.value, ci95=percentile_interval(draws),
+        p_value=test.p_value, per_class=tuple(normalised.class_delta.tolist()),
     )  # fmt: skip
     if sham is None:
         return figures
@@ -311,16 +311,22 @@ def correct(figures: list[Figures]) -> list[Figures]:
 def judge(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
     """The word and its reasons.
 
-    Confirmed: gap closed (or induced) lies above 0 after correction, beats the sham, leaves the control unharmed, and
-    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on. A loss that is
-    estimated falls when a change only makes the model surer of itself: without an imitation on the source, whose loss
-    is measured, what a normalisation closes is neither confirmed nor, against that imitation, refuted. Of an estimated
-    gap that is not detected nothing has a share: nothing is confirmed, and refuted is only what makes things worse.
+    Of an estimated gap that is not detected nothing has a share: nothing is confirmed then, and refuted is only what
+    makes things worse.
     """
     if not figures.tried:
         return "skipped", "no direction could be tried"
-    if not figures.gap_detected:
-        return _judge_without_gap(figures, rules)
+    return _judge_shares(figures, gap, rules) if figures.gap_detected else _judge_without_gap(figures, rules)
+
+
+def _judge_shares(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
+    """The word where there is a gap to have a share of.
+
+    Confirmed: gap closed (or induced) lies above 0 after correction, beats the sham, leaves the control unharmed, and
+    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on. A loss that is
+    estimated falls when a change only makes the model surer of itself: without an imitation on the source, whose loss
+    is measured, what a normalisation closes is neither confirmed nor, against that imitation, refuted.
+    """
     primary = figures.ci95 if figures.closes else figures.induced_ci95
     assert primary is not None
     what = "closes" if figures.closes else "induces"

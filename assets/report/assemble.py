@@ -167,7 +167,8 @@ def _by_estimate(
     interval = f"estimated gap {gap.loss_gap:+.3f}, 95% interval {gap.ci95[0]:+.3f} to {gap.ci95[1]:+.3f} with the "
     interval += "estimator's own error"
     if not gap.detected:
-        return f"The estimated gap is not beyond the estimator’s own error: the loss is {size} ({interval}).{_costs(priced)}"
+        told = f"The estimated gap is not beyond the estimator's own error: the loss is {size} ({interval})."
+        return told + _costs(priced)
     if not causes:
         return f"The model is estimated to lose on {target}: {size} ({interval}). No cause that was tried is confirmed."
     left = (

@@ -51,12 +51,23 @@ GUESSED = PerformanceGap(
                                     source_accuracy=0.9, threshold=0.5, temperature=1.0, scale=1.0, power=1.0,
                                     error=0.2),
 )  # fmt: skip
-WITH_LABELS = [experiment("a", "confirmed", -0.1), experiment("b", "refuted", 0.2), experiment("c", "refuted", 0.01),
-               experiment("d", "inconclusive", -0.02), experiment("e", "skipped"),
-               experiment("f", "inconclusive", None, imitated_delta=0.1), experiment("gone", "refuted", 1.0)]  # fmt: skip
-BY_ESTIMATE = [experiment("c", "confirmed", -0.03), experiment("a", "refuted", -0.2), experiment("b", "refuted", 0.3),
-               experiment("d", "inconclusive", -0.01), experiment("e", "inconclusive", 0.5),
-               experiment("f", "inconclusive", -0.3)]  # fmt: skip
+WITH_LABELS = [
+    experiment("a", "confirmed", -0.1),
+    experiment("b", "refuted", 0.2),
+    experiment("c", "refuted", 0.01),
+    experiment("d", "inconclusive", -0.02),
+    experiment("e", "skipped"),
+    experiment("f", "inconclusive", imitated_delta=0.1),
+    experiment("gone", "refuted", 1.0),
+]
+BY_ESTIMATE = [
+    experiment("c", "confirmed", -0.03),
+    experiment("a", "refuted", -0.2),
+    experiment("b", "refuted", 0.3),
+    experiment("d", "inconclusive", -0.01),
+    experiment("e", "inconclusive", 0.5),
+    experiment("f", "inconclusive", -0.3),
+]
 
 
 @pytest.fixture

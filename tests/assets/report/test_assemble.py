@@ -96,8 +96,9 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
     """What the stages' files hold, as JSON would give it back."""
     figures = [
         Figures("channel_statistics", samples=12, units=6, loss_before=1.2, loss_after=0.9, difference=-0.3,
-                difference_ci95=(-0.4, -0.2), gap_closed=0.6, ci95=(0.4, 0.8), p_value=0.0001, control_delta=0.0, control_ci95=(-0.1, 0.1),
-                sham_delta=0.01, sham_ci95=(-0.1, 0.1), beats_sham=(0.1, 0.5), per_class=(-0.2, -0.4, NAN)),
+                difference_ci95=(-0.4, -0.2), gap_closed=0.6, ci95=(0.4, 0.8), p_value=0.0001,
+                control_delta=0.0, control_ci95=(-0.1, 0.1), sham_delta=0.01, sham_ci95=(-0.1, 0.1),
+                beats_sham=(0.1, 0.5), per_class=(-0.2, -0.4, NAN)),
         Figures("sharpness", samples=12, units=6, imitated_delta=0.15, imitated_ci95=(0.05, 0.25), gap_induced=0.3,
                 induced_ci95=(0.1, 0.5), induced_p_value=0.002),
     ]  # fmt: skip
@@ -309,7 +310,8 @@ def test_an_estimated_gap_that_is_none_is_said_to_be_estimated(config, experimen
     found = assemble(config, "away", sides, gap_between(sides, config.statistics), stored_of(experiments, []),
                      experiments, [])  # fmt: skip
     assert not found.performance_gap.detected
-    assert found.headline.startswith("The estimated gap is not beyond the estimator's own error: the loss is an estimated ")
+    told = "The estimated gap is not beyond the estimator's own error: the loss is an estimated "
+    assert found.headline.startswith(told)
 
 
 def test_experiments_on_a_gap_that_may_be_nothing_have_no_share_of_it(config, experiments):

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from assets.report.document import ReportDocument
     from pipelines.rerun import Outcome, Rerun
     from resources.config import GapConfig
     from resources.sample_store import SampleStore
@@ -88,6 +91,30 @@ def report(
         _print_report(tables, name, as_json=as_json)
         if open_page:
             typer.launch(str(tables.path("reports", name, "report.html")))
+
+
+@app.command()
+def agreement(
+    target: Annotated[str, typer.Option("--target", help="A target with labels.", show_default=False)],
+    hidden: Annotated[str, typer.Option("--hidden", help="Its twin with use_labels: false.", show_default=False)],
+    config: ConfigOption = None, store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:  # fmt: skip
+    """What estimates are worth: a target's report against that of its twin with hidden labels."""
+    import json
+
+    from assets.report.agreement import agreement as compare
+    from pipelines.console import print_agreement
+    from resources.config import find_config
+
+    settings, tables, _ = _load(find_config(config), store)
+    _targets(settings, [target, hidden])
+    documents, losses = zip(*(_reported(tables, name) for name in (target, hidden)), strict=True)
+    found = compare(*documents, *losses)
+    if as_json:
+        typer.echo(json.dumps(found.as_values(), indent=1))
+    else:
+        print_agreement(found)
 
 
 @app.command()
@@ -277,6 +304,19 @@ def _print_report(tables: SampleStore, name: str, *, as_json: bool = False) -> N
         return
     text = path.read_text()
     typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {path.with_suffix('.html')}")
+
+
+def _reported(tables: SampleStore, name: str) -> tuple[ReportDocument, pl.DataFrame]:
+    """A target's report, and its pictures' losses."""
+    from assets.diagnosis.gather import read_sides
+    from assets.report.document import ReportDocument
+    from resources.errors import ConfigError
+
+    path = tables.path("reports", name, "report.json")
+    if not path.exists():
+        raise ConfigError(f"{name}: no report yet; run: domain-gap run --target {name}")
+    losses = read_sides(tables, name).target.select("sample_id", "loss")
+    return ReportDocument.model_validate_json(path.read_text()), losses
 
 
 def _exit(outcome: Outcome) -> None:

@@ -275,10 +275,10 @@ def _judge(
     priced = Priced.of_values(store.read_json("causes", f"{key}.json"))
     if not tried:
         shared = attribution(priced, Attribution([], 0.0, None, []), by_id)
-        left = unexplained(shared) if shared.shares else {"value": None, "ci95": None}
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
-                "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": left,
-                "recipe_source": "", "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
+                "attribution": shared.rows(), "not_attributed": shared.left_out,
+                "unexplained": _left(shared, detected=False), "recipe_source": "",
+                "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
@@ -286,7 +286,9 @@ def _judge(
     reference = reference_latents(*latents, k, index_folder(store))
     reweighted = [name for name in tried if by_id[name].direction == "reweight"]
     scores = store.table(key, "gap_scores").read()
-    judged, gap = judge_all(campaign, rows, scores, reference, k, rules, reweighted)
+    diagnosis = store.read_json("diagnosis", f"{key}.json")
+    detected = bool(diagnosis["gap"]["detected"]) or not diagnosis["estimated"]
+    judged, gap = judge_all(campaign, rows, scores, reference, k, rules, reweighted, detected=detected)
     confirmed = [by_id[row["experiment"]] for row in judged if row["verdict"] == "confirmed"]
     confirmed.sort(key=lambda experiment: -_strength(judged, experiment.id))
     table = store.table(key, "recipe", id_column="row_id")
@@ -295,8 +297,14 @@ def _judge(
         _save_changed(store, key, outcome.changed_model)
     shared = attribution(priced, outcome.attribution, by_id)
     return {"experiments": judged + skipped, "recipe": outcome.recipe,
-            "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": unexplained(shared),
-            "recipe_source": outcome.source, "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
+            "attribution": shared.rows(), "not_attributed": shared.left_out,
+            "unexplained": _left(shared, detected=detected), "recipe_source": outcome.source,
+            "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
+
+
+def _left(shared: Attribution, *, detected: bool) -> dict[str, Any]:
+    """What is unexplained; nothing where no share of a gap is known and none was tried on one that is detected."""
+    return unexplained(shared) if detected or shared.shares else {"value": None, "ci95": None}
 
 
 def _rules(config: GapConfig) -> Rules:
@@ -321,13 +329,16 @@ def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: s
 def _reason_to_skip(
     diagnosis: dict[str, Any], explanation: dict[str, Any], experiment: Experiment, by_id: dict[str, Experiment]
 ) -> str | None:
-    """Why an experiment is not worth a forward: no labels, no gap, a trait that does not differ, a better cause."""
+    """Why an experiment is not worth a forward: no labels, no gap, a trait that does not differ, a better cause.
+
+    An estimated gap whose interval holds 0 is no reason: that interval holds the estimator's own error.
+    """
     if diagnosis["without_gap"]:
         return f"{diagnosis['without_gap']}, so no loss can be compared"
     if diagnosis["estimated"] and experiment.direction == "reweight":
         return "it needs the target's labels, and the target has none"
     gap = diagnosis["gap"]
-    if not gap["detected"]:
+    if not (gap["ci_high"] > 0 if diagnosis["estimated"] else gap["detected"]):
         said = "no loss gap by estimated loss" if diagnosis["estimated"] else "no loss gap"
         return f"{said}: {gap['loss_gap']:+.3f} [{gap['ci_low']:+.3f}, {gap['ci_high']:+.3f}]"
     row = next(row for row in diagnosis["hypotheses"] if row["id"] == experiment.id)

@@ -67,12 +67,13 @@ class Campaign:
     engine: LocalEngine
     model: SegmentationModel
 
-    @property
-    def model_version(self) -> str:
-        """What decides a loss besides picture and label: the model, and what reads losses from it without labels."""
+    def version(self, side: Side) -> str:
+        """What decides a side's losses besides picture and label: the model, and what reads them without labels."""
         calibration = self.sides.estimated_by
         version = self.model.fingerprint
-        return version if calibration is None else fingerprint(version, calibration.as_values())
+        if side == "holdout" or calibration is None:  # the source's losses are measured
+            return version
+        return fingerprint(version, calibration.as_values())
 
     def samples(self, side: Side, *, report: bool) -> pl.DataFrame:
         """Manifest rows of the usable samples of one half of target or holdout that have a loss."""
@@ -144,17 +145,16 @@ def run_experiments(
     Returns each experiment's fit and row counts (with `forwards`).
     """
     sets = campaign.fit_sets()
-    samples: dict[Side, pl.DataFrame] = {
-        "target": campaign.samples("target", report=True),
-        "holdout": campaign.samples("holdout", report=True),
-    }
+    sides: tuple[Side, ...] = ("target", "holdout")
+    samples = {side: campaign.samples(side, report=True) for side in sides}
+    versions = {side: campaign.version(side) for side in sides}
     fits = {experiment.id: fit_experiment(experiment, sets) for experiment in experiments}
     trials: list[Trial] = []
     counts: dict[str, dict[str, int]] = {}
     for experiment in experiments:
         fitted, table = fits[experiment.id], tables[experiment.id]
         roles = [role for role in SIDES if role in fitted.parameters or (role == "plain" and _crops(fitted))]
-        wanted = wanted_rows(fitted, samples, campaign.model_version, experiment.code, roles)
+        wanted = wanted_rows(fitted, samples, versions, experiment.code, roles)
         change, prints = table.diff(wanted), dict(wanted.iter_rows())
         counts[experiment.id] = change.counts()
         if isinstance(experiment.operator, ReweightOperator):
@@ -198,9 +198,12 @@ def _reweight(
 
 def judge_all(
     campaign: Campaign, rows: dict[str, pl.DataFrame], scores: pl.DataFrame, reference: ReferenceLatents, k: int,
-    rules: Rules, reweighted: Collection[str] = (),
+    rules: Rules, reweighted: Collection[str] = (), *, detected: bool = True,
 ) -> tuple[list[dict[str, Any]], GapDraws]:  # fmt: skip
-    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing."""
+    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing.
+
+    `detected`: whether there is a gap to have a share of; without one only estimated losses are judged.
+    """
     target, holdout = campaign.sides.target, campaign.sides.holdout
     calibration = campaign.sides.estimated_by
     gap = gap_draws(target, holdout, rules, calibration)
@@ -215,6 +218,7 @@ def judge_all(
     figures = [measure(name, table, target, holdout, gap, rules) for name, table in rows.items()]
     estimated = calibration is not None
     figures = [replace(f, can_harm=f.experiment not in reweighted, estimated=estimated) for f in figures]
+    figures = figures if detected else [f.without_shares() for f in figures]
     judged = verdict_rows(figures, gap.value, rules)
     for row in judged:
         row["latent_gap_after"] = latent_gap_after(rows[row["experiment"]], score, separation)

@@ -291,13 +291,17 @@ def _predictor(
 
 
 def wanted_rows(
-    fitted: Fitted, samples: dict[Side, pl.DataFrame], model_version: str, code: str, roles: Sequence[str]
+    fitted: Fitted, samples: dict[Side, pl.DataFrame], versions: dict[Side, str], code: str, roles: Sequence[str]
 ) -> pl.DataFrame:
-    """Row ids and fingerprints of an experiment's table: content of the sample, the role's parameters, model, code."""
+    """Row ids and fingerprints of an experiment's table: content of the sample, the role's parameters, model, code.
+
+    `versions`: what decides a side's losses besides these, as `Campaign.version` says.
+    """
     pairs = []
     for role in roles:
-        decides = (fitted.parameters.get(role, fitted.parameters.get("imitated")), model_version, code, role)
-        columns = samples[SIDES[role]].select("sample_id", "image_hash", "mask_hash", "labels_version")
+        side = SIDES[role]
+        decides = (fitted.parameters.get(role, fitted.parameters.get("imitated")), versions[side], code, role)
+        columns = samples[side].select("sample_id", "image_hash", "mask_hash", "labels_version")
         pairs += [(f"{role}:{name}", fingerprint(content, decides)) for name, *content in columns.iter_rows()]
     return pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from assets.diagnosis.estimated import EstimatedGap
 from assets.diagnosis.gather import Sides
-from assets.diagnosis.loss_gap import LossGap, performance
+from assets.diagnosis.loss_gap import LossGap, accuracies, performance
 from assets.diagnosis.worst_samples import WorstCluster
 from assets.experiments.registry import Experiment
 from assets.report.document import (
@@ -167,7 +167,8 @@ def _by_estimate(
     interval = f"estimated gap {gap.loss_gap:+.3f}, 95% interval {gap.ci95[0]:+.3f} to {gap.ci95[1]:+.3f} with the "
     interval += "estimator's own error"
     if not gap.detected:
-        return f"By estimate, no loss gap is detected: the loss is {size} ({interval}).{_costs(priced)}"
+        told = f"The estimated gap is not beyond the estimator's own error: the loss is {size} ({interval})."
+        return told + _costs(priced)
     if not causes:
         return f"The model is estimated to lose on {target}: {size} ({interval}). No cause that was tried is confirmed."
     left = (
@@ -249,6 +250,8 @@ def _performance(config: GapConfig, sides: Sides, gap: LossGap | EstimatedGap | 
         source_loss=source.loss, target_loss=target.loss, loss_gap=gap.value, ci95=gap.ci95, p_value=gap.p_value,
         detected=gap.detected, source_pixel_loss=source.pixel_loss, target_pixel_loss=target.pixel_loss,
         reference_loss=performance(reference).loss if not reference.is_empty() else None,
+        source_accuracy=float(accuracies(sides.holdout).mean()),
+        target_accuracy=float(accuracies(sides.target).mean()),
         source_miou=source.miou, target_miou=target.miou, source_ece=source.ece, target_ece=target.ece,
         composition=float(gap.composition.sum()), within=float(gap.within.sum()), per_class=per_class,
     )  # fmt: skip
@@ -260,7 +263,7 @@ def _estimated_performance(sides: Sides, gap: EstimatedGap) -> PerformanceGap:
         estimated=True, source_loss=gap.source.loss, target_loss=gap.target_loss, loss_gap=gap.value, ci95=gap.ci95,
         p_value=gap.p_value, detected=gap.detected, source_pixel_loss=gap.source.pixel_loss,
         reference_loss=performance(sides.reference).loss if not sides.reference.is_empty() else None,
-        source_miou=gap.source.miou, source_ece=gap.source.ece,
+        source_accuracy=accuracy.source, source_miou=gap.source.miou, source_ece=gap.source.ece,
         estimation=EstimatedPerformance(
             accuracy=accuracy.target, accuracy_ci95=accuracy.ci95, accuracy_by_entropy=accuracy.by_entropy,
             source_accuracy=accuracy.source, threshold=accuracy.threshold, temperature=calibration.temperature,
@@ -277,7 +280,7 @@ def _experiment(
     per_class = dict(zip(config.class_names, row.get("per_class") or (), strict=False))
     kept = {name: row[name] for name in ExperimentRow.model_fields if name in row and name != "per_class"}
     direction = experiment.direction
-    if row.get("ci95") is None and row.get("induced_ci95") is not None:
+    if row.get("difference_ci95") is None and row.get("imitated_ci95") is not None:
         kept |= {"ci95": row["induced_ci95"], "p_value": row["induced_p_value"]}
         direction = "imitate" if direction == "normalise" else direction
     return ExperimentRow(

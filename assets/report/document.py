@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from assets.report.parts_document import ModelPartsRow
 from assets.report.schema import Interval, Number
 
-SCHEMA_VERSION = "1.6"
+SCHEMA_VERSION = "1.7"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -85,7 +85,8 @@ class EstimatedPerformance(Part):
 class PerformanceGap(Part):
     """The loss gap: target against source holdout, per-image mean loss; `reason` says why there is none.
 
-    Where the target has no labels, `estimated` is true: what is said of its loss is estimated, as `estimation` says.
+    Accuracy is the share of labelled pixels that are right, mean over pictures. Where the target has no labels,
+    `estimated` is true: what is said of its loss is estimated, as `estimation` says.
     """
 
     reason: str | None = None
@@ -100,6 +101,8 @@ class PerformanceGap(Part):
     source_pixel_loss: Number = None
     target_pixel_loss: Number = None
     reference_loss: Number = None
+    source_accuracy: Number = None
+    target_accuracy: Number = None
     source_miou: Number = None
     target_miou: Number = None
     source_ece: Number = None
@@ -190,8 +193,9 @@ class HypothesisRow(Part):
 class ExperimentRow(Part):
     """What an experiment found, on the report half.
 
-    Shares of the gap are parts of 1; `difference`, `control_delta`, `sham_delta` and `per_class` are loss after minus
-    before, so that below 0 is better. `ci95` is that of gap closed (of gap induced where only that ran).
+    Shares of the gap are parts of 1, and null where an estimated gap is not detected; `difference`, `imitated_delta`
+    (of the source), `control_delta`, `sham_delta` and `per_class` are loss after minus before, so that below 0 is
+    better. `ci95` is that of gap closed (of gap induced where only that ran).
     """
 
     id: str
@@ -206,10 +210,13 @@ class ExperimentRow(Part):
     loss_before: Number = None
     loss_after: Number = None
     difference: Number = None
+    difference_ci95: Interval = None
     gap_closed: Number = None
     ci95: Interval = None
     p_value: Number = None
     q_value: Number = None
+    imitated_delta: Number = None
+    imitated_ci95: Interval = None
     gap_induced: Number = None
     induced_ci95: Interval = None
     induced_p_value: Number = None

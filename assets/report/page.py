@@ -232,6 +232,8 @@ def advice(document: ReportDocument) -> list[Advice]:
         return [*steps, *_advice_without_loss(document)]
     if gap.estimated:
         steps.append(LABEL_SOME)
+    if gap.estimated and not gap.detected:
+        return [*steps, *(_advice_on_cause(document, cause) for cause in document.root_causes)]
     if not gap.detected:
         return [*steps, *_advice_without_gap(document)]
     return [*steps, *_advice_on_causes(document)]

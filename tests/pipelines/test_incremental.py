@@ -13,8 +13,10 @@ import polars as pl
 import pytest
 import torch
 from deltalake import DeltaTable
+from typer.testing import CliRunner
 
 from assets.statistics.effect_sizes import jensen_shannon
+from pipelines.cli import app
 from resources.model import load_model
 
 PER_SAMPLE = ("manifest", "embeddings", "evaluation", "traits", "gap_scores")
@@ -106,9 +108,17 @@ def test_unlabelled_target_is_answered_by_estimates_that_are_marked(world):
     assert document["latent_gap"]["knn_auroc"]["value"] is not None
     assert document["class_shares"]["basis"] == "predictions"
     assert document["class_shares"]["jensen_shannon"]["value"] > 0
-    assert {row["verdict"] for row in document["experiments"]} == {"skipped"}
-    assert not document["root_causes"]
+    assert not gap["detected"] and not document["root_causes"]
+    assert all(row["verdict"] != "confirmed" and row["gap_closed"] is None for row in document["experiments"])
+    assert all("no loss gap" not in row["reason"] for row in document["experiments"]), "it is no reason to skip"
     assert world.rows("bare", "traits")["share_road"].is_not_nan().all()  # from predictions
+
+    command = ["agreement", "-c", str(world.config_path), "--target", "dark", "--hidden", "bare", "--json"]
+    compared = json.loads(CliRunner().invoke(app, command).stdout)
+    figures = {row["name"]: row for row in compared["figures"]}
+    assert figures["loss gap"]["estimated"] == gap["loss_gap"]
+    assert figures["accuracy"]["true"] == json.loads(labelled)["performance_gap"]["target_accuracy"]
+    assert sum(row["experiments"] for row in compared["verdicts"]) == len(document["experiments"])
 
 
 def test_a_run_with_an_exported_network(world, worlds, tmp_path):

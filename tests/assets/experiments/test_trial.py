@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_resumes_at_its_last_batch(dusk, tables):
     def trials():
         fitted = fit_experiment(COLOURS, dusk.campaign.fit_sets())
         sides = {side: dusk.campaign.samples(side, report=True) for side in ("target", "holdout")}
-        wanted = wanted_rows(fitted, sides, "model", "code", list(fitted.parameters))
+        wanted = wanted_rows(fitted, sides, dict.fromkeys(sides, "model"), "code", list(fitted.parameters))
         change = found["colours"].diff(wanted)
         made = build_predictors(fitted, dusk.campaign.model, dusk.campaign.fit_sets())
         return [

@@ -610,6 +610,27 @@ def test_every_estimate_on_the_page_is_marked_and_no_measurement_is():
     assert 'class="estimated"' not in render_page(build_document(), build_evidence(90))
 
 
+def test_an_estimated_gap_that_may_be_nothing_is_not_called_none():
+    gap = estimated_document().performance_gap.model_copy(update={"detected": False, "ci95": (-0.02, 1.1)})
+    tried = [
+        experiment("exposure_global", "Exposure", "exposure", "inconclusive", "The estimated gap may be nothing.",
+                   difference=-0.07, difference_ci95=(-0.11, -0.03), imitated_delta=0.05, imitated_ci95=(0.02, 0.08),
+                   estimated=True),
+        experiment("fda", "Fourier", "colour", "refuted", "Worse.", difference=0.4, difference_ci95=(0.3, 0.5),
+                   estimated=True),
+    ]  # fmt: skip
+    document = estimated_document(
+        performance_gap=gap, experiments=tried, root_causes=[], attribution=[], not_attributed=[], explanation=None,
+        unexplained=d.Estimate(value=None, estimated=True), recipe=d.Recipe(estimated=True),
+    )  # fmt: skip
+    text = visible(render_page(document, build_evidence(90)))
+    assert "Not beyond the estimator’s error" in text and "2 suspected causes tested" in text
+    assert "No gap detected" not in text and "no gap to explain" not in text and "Nothing to close" not in text
+    assert "no share of it is told and nothing is confirmed" in text
+    assert "The same done to the source +0.050 [+0.020, +0.080]" in text
+    assert "the estimated gap may be nothing, so that nothing is confirmed" in text
+
+
 def no_gap_document() -> d.ReportDocument:
     gap = build_document().performance_gap.model_copy(
         update={"loss_gap": 0.008, "ci95": (-0.031, 0.047), "p_value": 0.61, "detected": False, "target_loss": 0.398}

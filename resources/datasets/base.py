@@ -236,7 +236,8 @@ def _check_black(name: str, image: Image.Image) -> None:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    arguments = image.tile[0].args if image.tile else ""
+    tiles = getattr(image, "tile", None)  # WebP has none
+    arguments = tiles[0].args if tiles else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from resources.config import IGNORED_NAMES, MAX_LABEL_ID, DatasetConfig
 from resources.datasets.base import IGNORE, Decoded, decode
 from resources.errors import DatasetError, UnreadableSample

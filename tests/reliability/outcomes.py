@@ -1,6 +1,6 @@
 """Runs the corpus and says what came of it, in the words that the table of docs/reliability.md has.
 
-Belongs here: running cases through the readers, the manifest and its checks, the config; the table. Does not: the cases.
+Belongs here: running cases through readers, manifest, checks and config; the table. Does not: the cases.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ def _of_file(case: FileCase, rows: dict[str, Any], reader: FolderReader) -> str:
         return "left aside"
     if row["quarantined"]:
         return _said("quarantined", case.phrase if case.phrase in row["reason"] else row["reason"])
+    return _wrong_values(case, row, reader) or expected_of_file(case)
+
+
+def _wrong_values(case: FileCase, row: dict[str, Any], reader: FolderReader) -> str | None:
     image = read_image(Path(row["image"])).astype(int)
     if case.image is None:
         return "used, though it was to be refused"
@@ -60,7 +64,7 @@ def _of_file(case: FileCase, rows: dict[str, Any], reader: FolderReader) -> str:
         return "used, and its mask lost"
     if case.mask is not None and not np.array_equal(reader.read_mask(Path(row["mask"])), case.mask):
         return "used, with a wrong mask"
-    return expected_of_file(case)
+    return None
 
 
 def expected_of_set(case: SetCase) -> str:

@@ -1,4 +1,4 @@
-"""What the project runs with may be used beside its own Apache-2.0, and docs/reliability.md says under which licence."""
+"""What the project runs with may be used beside its own Apache-2.0; docs/reliability.md says under which licences."""
 
 from pathlib import Path
 

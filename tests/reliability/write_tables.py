@@ -1,4 +1,4 @@
-"""Writes the tables of docs/reliability.md anew: `python tests/reliability/write_tables.py` from the project's folder."""
+"""Writes the tables of docs/reliability.md anew, from a run of the corpus."""
 
 import sys
 import tempfile

@@ -244,7 +244,8 @@ def _deep_pictures() -> list[FileCase]:
         _bad("TIFF, 32-bit integers", "32-bit pixels", tiff(size, 32, GREY.astype("<u4").tobytes()), ".tif"),
         _bad("TIFF, floats", "floating-point", tiff(size, 32, floats.tobytes(), sample_format=3), ".tif"),
         _bad("TIFF, floats with NaN", "floating-point", tiff(size, 32, holes.tobytes(), sample_format=3), ".tif"),
-        _bad("TIFF, floats of 64 bits", "not a picture", tiff(size, 64, floats.astype("<f8").tobytes(), sample_format=3),
+        _bad("TIFF, floats of 64 bits", "not a picture",
+             tiff(size, 64, floats.astype("<f8").tobytes(), sample_format=3),
              ".tif"),
     ]  # fmt: skip
 
@@ -532,7 +533,8 @@ def set_cases() -> list[SetCase]:
         SetCase("a selection that keeps nothing", lambda root: _laid_out(root, ["a"], select={"names": "z*"}),
                 "no sample has names [z*]"),
         SetCase("a source of one picture", lambda root: _laid_out(root, ["a"]), "can't be divided", as_source=True),
-        SetCase("a source of one group", lambda root: _laid_out(root, ["d_1", "d_2"], group="^(d)_"), "can't be divided",
+        SetCase("a source of one group", lambda root: _laid_out(root, ["d_1", "d_2"], group="^(d)_"),
+                "can't be divided",
                 as_source=True),
         SetCase("a target of one picture", lambda root: _laid_out(root, ["a"], ["a"])),
         SetCase("a target of one group", lambda root: _laid_out(root, ["d_1", "d_2"], ["d_1", "d_2"], group="^(d)_")),

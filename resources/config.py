@@ -58,6 +58,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_
 """A data set's name: it becomes an asset key, a group and a folder."""
 
 
+Installed = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+"""The name of a network that is installed; with ':' or '/' it would be one to download."""
+
 Side = Annotated[int, Field(ge=32, le=16384)]
 """Height or width of the model's input in pixels."""
 
@@ -80,8 +83,8 @@ class TrainingConfig(Section):
 class ModelConfig(Section):
     """The model under test."""
 
-    architecture: str = "DeepLabV3Plus"
-    encoder: str = "tu-tf_efficientnet_lite0"
+    architecture: Installed = "DeepLabV3Plus"
+    encoder: Installed = "tu-tf_efficientnet_lite0"
     checkpoint: Path | None = None
     factory: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     embedding_layer: str | None = None

@@ -466,6 +466,7 @@ def config_cases() -> list[TextCase]:
         ("a pattern without a group", _target("group: '[a-z]+'"), "one capture group"),
         ("a limit of nothing", _target("limit: 0"), "targets.0.limit"),
         ("a factory that is a sentence", f"{BASE}model: {{factory: 'import os; os.system'}}", "model.factory"),
+        ("an encoder that lies on a hub", f"{BASE}model: {{encoder: 'tu-hf-hub:some/body'}}", "model.encoder"),
         ("an alert address that is no list", f"{BASE}alerts: {{notify: 'slack://TOPSECRET/x'}}", "alerts.notify"),
     ]  # fmt: skip
     return [TextCase(title, text, phrase) for title, text, phrase in texts]

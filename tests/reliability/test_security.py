@@ -7,17 +7,22 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+from corpus import PICTURE, encoded
 
 from pipelines import cli
 from pipelines.definitions import allow_user_modules, build_defs, load_definitions
 from pipelines.home import open_instance
 from resources.config import find_config, load_config
-from resources.errors import ConfigError
+from resources.datasets.base import read_image
+from resources.datasets.layout import find_files
+from resources.errors import ConfigError, DatasetError, UnreadableSample
 from resources.notifications import Notifier
 from resources.sample_store import SampleStore
 
@@ -215,6 +220,46 @@ class TestSecrets:
         assert TOKEN not in caplog.text + "".join(events)
         files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
         assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_an_error_moves_no_cursor(write, command, tmp_path):
+    write()
+    for folder in ("day", "dusk"):
+        for suffix in ("png", "jpg"):
+            (tmp_path / folder / "images" / f"a\x1b[2J\n.{suffix}").touch()
+    code, _, error = command("check")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "\x1b" not in error
+    assert "two files of one stem: a\\x1b[2J\\n.jpg" in error
+
+
+@contextmanager
+def as_somebody_else():
+    """Without root's right to read everything; as before where this is not root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_files_and_folders_without_permission(tmp_path):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for stem in ("open", "locked"):
+            (folder / f"{stem}.png").write_bytes(encoded(PICTURE, "PNG"))
+        (folder / "within").mkdir(mode=0)
+        (folder / "locked.png").chmod(0)
+        assert read_image(folder / "open.png").shape == PICTURE.shape
+        with as_somebody_else():
+            with pytest.raises(UnreadableSample, match=r"locked\.png: no permission to read it"):
+                read_image(folder / "locked.png")
+            with pytest.raises(DatasetError, match="within: can't be listed: Permission denied"):
+                find_files(folder, ".png")
 
 
 @pytest.mark.slow

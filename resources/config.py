@@ -202,7 +202,7 @@ class DatasetConfig(Section):
 def _check_distinct(labels: dict[int | str, str]) -> None:
     found: dict[int | str, int | str] = {}
     for own, name in labels.items():
-        stored = own.upper() if isinstance(own, str) else own % (MAX_LABEL_ID + 1) if own >= 0 else own % 256
+        stored = own.upper() if isinstance(own, str) else 255 if own == -1 else own  # as an 8-bit file holds it
         first = found.setdefault(stored, own)
         if labels[first] != name:
             raise ValueError(f"{first!r} and {own!r} are the same in a mask, but have two names")

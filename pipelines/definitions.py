@@ -13,12 +13,14 @@ from typing import Any
 
 import dagster as dg
 
+from assets.adaptation import assets as adaptation
 from assets.diagnosis import assets as diagnosis
 from assets.experiments import assets as experiments
 from assets.experiments.registry import Experiment, load_experiments
 from assets.inference import assets as inference
 from assets.ingestion import assets as ingestion
 from assets.ingestion import checks as ingestion_checks
+from assets.model_parts import assets as model_parts
 from assets.report import assets as report
 from assets.report import checks as report_checks
 from assets.scoring import assets as scoring
@@ -81,7 +83,8 @@ def _keys(config: GapConfig) -> list[str]:
 
 def _source_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
     made = ingestion.build_checkpoint(config) + inference.build_model(config)
-    return made + _measured(config, "source") + experiments.build_source(config, tried)
+    made += _measured(config, "source") + experiments.build_source(config, tried)
+    return made + model_parts.build_source(config)
 
 
 def _target_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
@@ -92,6 +95,8 @@ def _target_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
         found += scoring.build(config, target.name)
         found += diagnosis.build(config, target.name, hypotheses)
         found += experiments.build(config, target.name, tried)
+        found += adaptation.build(config, target.name)
+        found += model_parts.build(config, target.name)
         found += report.build(config, target.name, tried)
     return found
 

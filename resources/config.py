@@ -149,6 +149,8 @@ class DatasetConfig(Section):
     limit: int | None = Field(default=None, ge=1)
     labels: dict[int | str, str] | None = None
     metadata: Path | None = None
+    use_labels: bool = True
+    """False: the set's masks are left aside, as if it had none."""
     scene: str | None = None
     count: int | None = Field(default=None, ge=1)
     seed: int | None = None
@@ -218,6 +220,13 @@ class SourceConfig(DatasetConfig):
     holdout: Selection | None = None
     holdout_share: float = Field(default=0.3, gt=0, lt=1)
 
+    @field_validator("use_labels")
+    @classmethod
+    def _labels_used(cls, use_labels: bool) -> bool:
+        if not use_labels:
+            raise ValueError("expected true for the source: its holdout's labels are what everything is measured by")
+        return use_labels
+
 
 Dataset = TypeVar("Dataset", bound=DatasetConfig)
 
@@ -234,6 +243,57 @@ class ExperimentsConfig(ModuleList):
     only: list[str] | None = None
     smallest_effect: float = Field(default=0.05, gt=0, lt=1)
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
+
+
+ADAPTATIONS = (
+    "batch_norm", "tent", "class_prior", "coral", "fda", "self_training", "adversarial", "advent", "fine_tuning",
+    "oracle",
+)  # fmt: skip
+"""Methods that adapt the model to a target, the cheapest first."""
+Minutes = Annotated[float, Field(gt=0)]
+DEFAULT_MINUTES = 5.0
+
+
+class AdaptationConfig(Section):
+    """Which adaptations of the model are tried, and what each may cost.
+
+    `minutes`: the most that the training of one method on one target takes, all its variants and seeds together.
+    """
+
+    methods: list[str] = []
+    minutes: Minutes | dict[str, Minutes] = DEFAULT_MINUTES
+    seeds: int = Field(default=3, ge=1)
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=4, ge=2)
+    learning_rate: float = Field(default=1e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> AdaptationConfig:
+        named = [*self.methods, *(self.minutes if isinstance(self.minutes, dict) else ())]
+        for name in named:
+            if name not in ADAPTATIONS:
+                near = difflib.get_close_matches(name, ADAPTATIONS, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"no method {name!r}; {hint}valid methods: {', '.join(ADAPTATIONS)}")
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"methods are named once, got {', '.join(self.methods)}")
+        return self
+
+    def seconds(self, method: str) -> float:
+        """The budget of a method on one target."""
+        minutes = self.minutes.get(method, DEFAULT_MINUTES) if isinstance(self.minutes, dict) else self.minutes
+        return 60 * minutes
+
+
+class ModelPartsConfig(Section):
+    """Whether the parts of the model are looked at, on how many pictures a side, and what training each may cost.
+
+    `fine_tuning_minutes`: for all parts of one target together; 0 trains none.
+    """
+
+    enabled: bool = True
+    pictures: int = Field(default=64, ge=16)
+    fine_tuning_minutes: float = Field(default=0, ge=0)
 
 
 class StatisticsConfig(Section):
@@ -287,6 +347,8 @@ class GapConfig(Section):
     targets: list[DatasetConfig] = Field(min_length=1)
     traits: ModuleList = ModuleList()
     experiments: ExperimentsConfig = ExperimentsConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
+    model_parts: ModelPartsConfig = ModelPartsConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     quality: QualityConfig = QualityConfig()
     compute: ComputeConfig = ComputeConfig()

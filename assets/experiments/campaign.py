@@ -43,6 +43,7 @@ from assets.scoring.neighbours import ReferenceLatents
 from assets.statistics.neighbourhoods import auroc
 from assets.traits.table import histogram_of
 from resources.engine import LocalEngine
+from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch
 from resources.sample_store import SampleTable
@@ -66,11 +67,19 @@ class Campaign:
     engine: LocalEngine
     model: SegmentationModel
 
+    @property
+    def model_version(self) -> str:
+        """What decides a loss besides picture and label: the model, and what reads losses from it without labels."""
+        calibration = self.sides.estimated_by
+        version = self.model.fingerprint
+        return version if calibration is None else fingerprint(version, calibration.as_values())
+
     def samples(self, side: Side, *, report: bool) -> pl.DataFrame:
-        """Manifest rows of the labelled, usable samples of one half of target or holdout."""
+        """Manifest rows of the usable samples of one half of target or holdout that have a loss."""
         manifest = self.sides.target_manifest if side == "target" else self.sides.source_manifest
         part = pl.col("part") == side
-        usable = part & pl.col("labelled") & ~pl.col("quarantined")
+        estimated = side == "target" and self.sides.estimated_by is not None
+        usable = part & (pl.col("labelled") | pl.lit(estimated)) & ~pl.col("quarantined")
         return manifest.filter(usable & (pl.col("report_half") == report)).sort("sample_id")
 
     def reference(self) -> pl.DataFrame:
@@ -145,7 +154,7 @@ def run_experiments(
     for experiment in experiments:
         fitted, table = fits[experiment.id], tables[experiment.id]
         roles = [role for role in SIDES if role in fitted.parameters or (role == "plain" and _crops(fitted))]
-        wanted = wanted_rows(fitted, samples, campaign.model.fingerprint, experiment.code, roles)
+        wanted = wanted_rows(fitted, samples, campaign.model_version, experiment.code, roles)
         change, prints = table.diff(wanted), dict(wanted.iter_rows())
         counts[experiment.id] = change.counts()
         if isinstance(experiment.operator, ReweightOperator):
@@ -160,7 +169,7 @@ def run_experiments(
             else:
                 trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
         table.remove(change.removed)
-    run_trials(trials, campaign.load, what=what)
+    run_trials(trials, campaign.load, what=what, calibration=campaign.sides.estimated_by)
     for trial_id, table in tables.items():
         if not table.exists:
             table.upsert(pl.DataFrame(schema=TRIAL_SCHEMA))
@@ -193,7 +202,8 @@ def judge_all(
 ) -> tuple[list[dict[str, Any]], GapDraws]:  # fmt: skip
     """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing."""
     target, holdout = campaign.sides.target, campaign.sides.holdout
-    gap = gap_draws(target, holdout, rules)
+    calibration = campaign.sides.estimated_by
+    gap = gap_draws(target, holdout, rules, calibration)
     before = scores.filter(pl.col("sample_id").is_in(gap.ids))["gap_score"].to_numpy()
 
     def score(latents: Floats) -> Floats:
@@ -203,7 +213,8 @@ def judge_all(
         return auroc(changed, reference.holdout_scores)
 
     figures = [measure(name, table, target, holdout, gap, rules) for name, table in rows.items()]
-    figures = [replace(found, can_harm=found.experiment not in reweighted) for found in figures]
+    estimated = calibration is not None
+    figures = [replace(f, can_harm=f.experiment not in reweighted, estimated=estimated) for f in figures]
     judged = verdict_rows(figures, gap.value, rules)
     for row in judged:
         row["latent_gap_after"] = latent_gap_after(rows[row["experiment"]], score, separation)

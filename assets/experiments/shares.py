@@ -100,13 +100,14 @@ class StackLosses:
             rows = []
             for predictor, lacking in due:
                 pictures = [picture for picture in batch.pictures if picture.sample_id in lacking]
-                for name, loss, pixels in picture_losses(predictor, pictures) if pictures else ():
+                found = picture_losses(predictor, pictures, self.campaign.sides.estimated_by) if pictures else ()
+                for name, loss, pixels in found:
                     rows.append(_row(*lacking[name], name, loss, pixels))
             yield pl.DataFrame(rows, schema=TRIAL_SCHEMA)
 
     def _key(self, stack: Stack) -> str:
         codes = [step.experiment.code for step in stack.steps]
-        return fingerprint(recipe_steps(stack), codes, self.campaign.model.fingerprint, self.code)
+        return fingerprint(recipe_steps(stack), codes, self.campaign.model_version, self.code)
 
     def _wanted(self, side: Side, stack: Stack, *, report: bool) -> dict[str, tuple[str, str]]:
         """Sample id and fingerprint of every row that a stack's half should have, by row id."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.diagnosis.loss_gap import weighted_means
+from assets.inference.estimation import Calibration
 from assets.inference.losses import list_column
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import (
@@ -48,7 +49,8 @@ class Rules:
 class GapDraws:
     """The loss gap on the report half and its bootstrap draws, which all ratios share.
 
-    `target_weights` (draws, n) resample the target's units; `gaps` (draws,) are the gap under them.
+    `target_weights` (draws, n) resample the target's units; `gaps` (draws,) are the gap under them. Where the target's
+    losses are estimated, `factors` (draws,) are what its true ones might be times as much.
     """
 
     ids: list[str]
@@ -58,6 +60,7 @@ class GapDraws:
     target_weights: Floats
     holdout_units: dict[str, str]
     gaps: Floats
+    factors: Floats = field(default_factory=lambda: np.ones(1))
 
     def shares(self, gain: Floats, ids: list[str]) -> Floats:
         """Draws of the share of the gap that the mean gain of some of its samples is."""
@@ -65,7 +68,7 @@ class GapDraws:
         weights = self.target_weights[:, [places[name] for name in ids]]
         mass = weights.sum(1)
         means = np.divide(weights @ gain, mass, out=np.full(len(mass), math.nan), where=mass > 0)
-        shares: Floats = means / self.gaps
+        shares: Floats = means * self.factors / self.gaps
         return shares
 
 
@@ -118,6 +121,8 @@ class Figures:
     can_harm: bool = True
     """False for a re-weighting, which alters neither picture nor model: between two halves of the holdout it moves the
     loss as far as their composition differs, and that harms nobody."""
+    estimated: bool = False
+    """Whether the target's losses are estimated; those of the source never are."""
 
     @property
     def tried(self) -> bool:
@@ -125,15 +130,21 @@ class Figures:
         return self.ci95 is not None or self.induced_ci95 is not None
 
 
-def gap_draws(target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules) -> GapDraws:
-    """The gap between labelled rows of the target's report half and of the holdout, with its draws."""
+def gap_draws(
+    target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules, calibration: Calibration | None = None
+) -> GapDraws:
+    """The gap between rows of the target's report half and labelled ones of the holdout, with its draws.
+
+    `calibration`: what the target's losses were estimated by, whose error is then in the draws.
+    """
     report = target.filter(pl.col("report_half"))
     rng = np.random.default_rng(rules.seed)
     units = report["unit"].to_list()
     weights = bootstrap_weights(units, rules.draws, rng)
     before = report["loss"].to_numpy()
     source = weighted_means(holdout["loss"].to_numpy(), holdout["unit"].to_list(), rules.draws, rng)
-    gaps = weights @ before / weights.sum(1) - source
+    factors = np.ones(rules.draws) if calibration is None else calibration.factors(rules.draws, rng)
+    gaps = weights @ before / weights.sum(1) * factors - source
     return GapDraws(
         ids=report["sample_id"].to_list(),
         units=units,
@@ -142,6 +153,7 @@ def gap_draws(target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules) -> GapD
         target_weights=weights,
         holdout_units=dict(holdout.select("sample_id", "unit").iter_rows()),
         gaps=gaps,
+        factors=factors,
     )
 
 
@@ -273,17 +285,22 @@ def judge(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
     """The word and its reasons.
 
     Confirmed: gap closed (or induced) lies above 0 after correction, beats the sham, leaves the control unharmed, and
-    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on.
+    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on. A loss that is
+    estimated falls when a change only makes the model surer of itself: without an imitation on the source, whose loss
+    is measured, what a normalisation closes is neither confirmed nor, against that imitation, refuted.
     """
     primary = figures.ci95 if figures.ci95 is not None else figures.induced_ci95
     if primary is None:
         return "skipped", "no direction could be tried"
     what = "closes" if figures.ci95 is not None else "induces"
     share = figures.gap_closed if figures.ci95 is not None else figures.gap_induced
-    shown = f"it {what} {share:.0%} of the gap [{primary[0]:.0%}, {primary[1]:.0%}]"
+    gap_said = "the estimated gap" if figures.estimated else "the gap"
+    shown = f"it {what} {share:.0%} of {gap_said} [{primary[0]:.0%}, {primary[1]:.0%}]"
     if figures.units < FEWEST_UNITS:
         return "inconclusive", f"{shown}, but {figures.units} independent groups are too few to judge by"
     if primary[1] < rules.smallest_effect:
+        if figures.estimated and figures.ci95 is not None and _induces(figures):
+            return "inconclusive", f"{shown} by estimated loss, but done to the source it costs loss"
         return "refuted", f"{shown}, below the smallest effect worth acting on ({rules.smallest_effect:.0%})"
     against = _objections(figures, gap, rules, primary)
     if against:
@@ -302,6 +319,10 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
     harmed = figures.can_harm and figures.control_ci95 is not None and figures.control_ci95[0] > 0
     if harmed and figures.control_delta > rules.smallest_effect * gap:
         found.append(f"it harms the control by {figures.control_delta:.3f}")
+    if figures.estimated and figures.induced_ci95 is None:
+        found.append(
+            "that is by estimated loss alone: no imitation on the source, whose loss is measured, bears it out"
+        )
     if figures.ci95 is not None and figures.induced_ci95 is not None and figures.induced_ci95[0] <= 0:
         low, high = figures.induced_ci95
         found.append(
@@ -309,6 +330,10 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
             "so the directions disagree"
         )
     return found
+
+
+def _induces(figures: Figures) -> bool:
+    return figures.induced_ci95 is not None and figures.induced_ci95[0] > 0
 
 
 def _support(figures: Figures) -> str:

@@ -33,7 +33,7 @@ def label_list(sides: Sides, class_names: Sequence[str]) -> str:
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for side, rows, manifest in (
-        ("target", sides.target, sides.target_manifest), ("holdout", sides.holdout, sides.source_manifest),
+        ("target", sides.labelled_target, sides.target_manifest), ("holdout", sides.holdout, sides.source_manifest),
     ):  # fmt: skip
         for cells in _cells(rows, manifest, class_names):
             writer.writerow({"side": side, **{name: _safe(value) for name, value in cells.items()}})

@@ -62,6 +62,7 @@ def make_files(raw: dict, folder: Path) -> None:
         if "metadata" in dataset:
             (folder / dataset["metadata"]).touch()
     if checkpoint := raw.get("model", {}).get("checkpoint"):
+        (folder / checkpoint).parent.mkdir(parents=True, exist_ok=True)
         (folder / checkpoint).touch()
 
 

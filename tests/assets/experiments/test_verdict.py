@@ -25,6 +25,7 @@ from assets.experiments.verdict import (
     pair,
     verdict_rows,
 )
+from assets.inference.estimation import Calibration
 
 RULES = Rules(smallest_effect=0.05, alpha=0.05, draws=400, seed=0)
 
@@ -280,3 +281,49 @@ def test_a_reweighting_can_harm_nobody():
     rules = Rules(smallest_effect=0.05, alpha=0.05, draws=100, seed=0)
     assert judge(found, 0.2, rules)[0] == "inconclusive"
     assert judge(replace(found, can_harm=False), 0.2, rules)[0] == "confirmed"
+
+
+# --- estimated losses ------------------------------------------------------------------------------------------------
+
+
+def estimated_verdict(**roles: float | None) -> tuple[str, str]:
+    """The verdict of one experiment on a target whose losses are estimated."""
+    world = World()
+    figures = [replace(world.figures(**roles), estimated=True)]
+    first = verdict_rows(figures, world.gap.value, RULES)[0]
+    assert first["estimated"]
+    return first["verdict"], first["reason"]
+
+
+def test_estimated_loss_confirms_where_an_imitation_bears_it_out():
+    word, reason = estimated_verdict(**CAUSE)
+    assert word == "confirmed" and "of the estimated gap" in reason
+
+
+def test_estimated_loss_alone_confirms_nothing():
+    """A change that only makes the model surer of itself lowers the estimate as well."""
+    word, reason = estimated_verdict(normalised=-0.25, sham=0.02, control=0.0)
+    assert word == "inconclusive" and "by estimated loss alone" in reason
+    assert World().verdict(others=0, normalised=-0.25, sham=0.02, control=0.0)[0] == "confirmed"
+    assert estimated_verdict(normalised=-0.25, sham=0.02, control=0.0, imitated=0.0)[0] == "inconclusive"
+
+
+def test_an_imitation_alone_is_measured_and_needs_nothing_else():
+    assert estimated_verdict(imitated=0.25)[0] == "confirmed"
+
+
+def test_estimated_loss_refutes_unless_an_imitation_costs_loss():
+    assert estimated_verdict(normalised=0.1, sham=0.0, control=0.0)[0] == "refuted"
+    word, reason = estimated_verdict(normalised=0.1, sham=0.0, control=0.0, imitated=0.2)
+    assert word == "inconclusive" and "done to the source it costs loss" in reason
+    assert World().verdict(others=0, normalised=0.1, sham=0.0, control=0.0, imitated=0.2)[0] == "refuted"
+
+
+def test_the_estimator_s_error_widens_the_gap_s_draws():
+    world = World()
+    calibration = Calibration(step=6, scale=1.0, power=1.0, missed=(-0.3, 0.3), spread=0.0)
+    unsure = gap_draws(world.target, world.holdout, RULES, calibration)
+    assert unsure.value == world.gap.value and unsure.gaps.std() > 3 * world.gap.gaps.std()
+    np.testing.assert_array_equal(gap_draws(world.target, world.holdout, RULES).gaps, world.gap.gaps)
+    gain = np.full(len(unsure.ids), 0.2)
+    assert unsure.shares(gain, unsure.ids).std() > world.gap.shares(gain, world.gap.ids).std()

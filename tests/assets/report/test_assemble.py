@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from assets.diagnosis.gather import Sides
+from assets.diagnosis.gather import Sides, gap_between
 from assets.diagnosis.hypotheses import rank_hypotheses
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import SHIFTS_SCHEMA
@@ -21,6 +21,7 @@ from assets.experiments.pricing import Price, Priced
 from assets.experiments.registry import Experiment, load_experiments
 from assets.experiments.verdict import Figures, verdict_rows
 from assets.experiments.verdict import Rules as VerdictRules
+from assets.inference.estimation import Calibration, estimation_columns
 from assets.inference.losses import EVALUATION_SCHEMA, evaluate
 from assets.report.assemble import assemble, headline
 from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, Recipe, ReportDocument
@@ -65,7 +66,8 @@ def evaluations(frame: pl.DataFrame, sharpness: float, seed: int, labelled: bool
         mask = rng.integers(0, 2, (8, 12)).astype(np.uint8)
         logits = torch.tensor(rng.normal(0, 1, (3, 8, 12)), dtype=torch.float32)
         logits += sharpness * torch.nn.functional.one_hot(torch.tensor(mask).long(), 3).permute(2, 0, 1)
-        rows.append(evaluate(logits, mask if labelled else None).row(name, "f", b""))
+        found = evaluate(logits, mask if labelled else None).row(name, "f", b"")
+        rows.append(found | estimation_columns(logits))
     return pl.DataFrame(rows, schema=EVALUATION_SCHEMA).drop("prediction")
 
 
@@ -268,6 +270,41 @@ def test_without_labels_there_is_a_reason_and_no_figure(config, experiments):
     text = found.model_dump_json()
     assert ReportDocument.model_validate_json(text).model_dump_json() == text
     assert found.counts["target_labelled"] == 0
+
+
+def test_what_rests_on_estimated_losses_is_marked_and_nothing_else_is(config, experiments, document):
+    calibration = Calibration(step=6, scale=1.1, power=1.2, missed=(-0.05, 0.1), spread=0.01)
+    sides = replace(sides_of(labelled=False), calibration=calibration)
+    stored = stored_of(experiments, ["channel_statistics"])
+    stored["diagnosis"] |= {"disde": None, "suspect_slice": None, "label_errors": {"source": [], "target": []}}
+    stored["verdicts"]["experiments"] = [{**row, "estimated": True} for row in stored["verdicts"]["experiments"]]
+    clusters = [WorstCluster("low sky", ["t1"], 2.5, [])]
+    gap = gap_between(sides, config.statistics)
+    found = assemble(config, "away", sides, gap, stored, experiments, clusters)
+    told = found.performance_gap
+    assert told.estimated and told.reason is None and told.detected
+    assert told.target_loss == pytest.approx(sides.target["loss"].mean())
+    assert told.source_loss == pytest.approx(sides.holdout["loss"].mean())
+    assert told.source_miou is not None and told.target_miou is None and told.per_class == []
+    assert told.estimation is not None and 0 < told.estimation.accuracy < told.estimation.source_accuracy
+    assert told.estimation.error == pytest.approx(calibration.error)
+    marked = [*found.experiments, *found.attribution, *found.traits, *found.slices, *found.worst_clusters,
+              *found.explanation.steps, found.recipe, found.unexplained]  # fmt: skip
+    assert all(part.estimated for part in marked)
+    assert found.headline.startswith("The model is estimated to lose on away: an estimated ")
+    assert "estimated 40% of the gap stays unexplained" in found.headline
+    assert "need the target's labels" in found.skipped[0]
+    assert ReportDocument.model_validate_json(found.model_dump_json()) is not None
+    assert '"estimated":true' not in document.model_dump_json()
+
+
+def test_an_estimated_gap_that_is_none_is_said_to_be_estimated(config, experiments):
+    calibration = Calibration(step=6, scale=1.0, power=1.0, missed=(-0.9, 0.9), spread=0.1)
+    sides = replace(sides_of(target_sharpness=3.0, labelled=False), calibration=calibration)
+    found = assemble(config, "away", sides, gap_between(sides, config.statistics), stored_of(experiments, []),
+                     experiments, [])  # fmt: skip
+    assert not found.performance_gap.detected
+    assert found.headline.startswith("By estimate, no loss gap is detected: the loss is an estimated ")
 
 
 def test_a_single_group_leaves_the_gap_without_an_interval(config, experiments):

@@ -76,7 +76,7 @@ def main(root: Path) -> int:
     config = load_config(lay_out(root))
     store = SampleStore(config.store)
     outcome = Rerun(build_defs(config), open_instance(store)).run()
-    said = [outcome.summary()]
+    said = [outcome.summary(), *(f"{'/'.join(key.path)}: {why}" for key, why in outcome.failed.items())]
     reports = {target.name: store.path("reports", target.name, "report.json") for target in config.targets}
     for name, path in reports.items():
         said.append(f"{name}: {json.loads(path.read_text())['headline'] if path.exists() else 'no report'}")

@@ -30,7 +30,7 @@ from pipelines.automation import automation_sensor, with_condition
 from pipelines.jobs import build_jobs
 from pipelines.notify import failure_sensor
 from pipelines.schedules import nightly_schedule
-from resources.config import GapConfig, find_config, load_config
+from resources.config import GapConfig, find_config, load_config, user_code_allowed
 from resources.engine import LocalEngine
 from resources.notifications import Notifier
 from resources.sample_store import SampleStore
@@ -43,7 +43,7 @@ def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None =
     resources = {
         "store": SampleStore(config.store),
         "engine": LocalEngine(config),
-        "notifier": Notifier(tuple(config.alerts.notify)),
+        "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
     }
     return dg.Definitions(
         assets=definitions,
@@ -63,9 +63,12 @@ def load_definitions(path: Path) -> dg.Definitions:
 
 
 def allow_user_modules(path: Path) -> None:
-    """Let `traits.modules`, `experiments.modules` and `model.factory` be found in the config's folder."""
+    """Let `traits.modules`, `experiments.modules` and `model.factory` be found in the config's folder.
+
+    Not where user code is off: a file there could stand in for a package that is not installed.
+    """
     folder = str(path.resolve().parent)
-    if folder not in sys.path:
+    if folder not in sys.path and user_code_allowed():
         sys.path.append(folder)
 
 

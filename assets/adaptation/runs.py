@@ -231,11 +231,11 @@ class _Watch:
 
 def save_weights(network: nn.Module, path: Path) -> str:
     """Write a network's weights whole or not at all; returns their digest."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     temporary = path.with_name(f"{path.name}.partial")
     tensors = {name: tensor.detach().clone().contiguous().cpu() for name, tensor in network.state_dict().items()}
-    save_file(tensors, temporary)
+    temporary.write_bytes(save(tensors))  # save_file would leave the umask's rights aside
     os.replace(temporary, path)  # noqa: PTH105
     return file_digest(path)
 

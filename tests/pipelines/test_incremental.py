@@ -138,7 +138,7 @@ def test_one_experiments_code_changed_reruns_it_and_what_follows(world):
     module.write_text(module.read_text().replace('return (batch * parameters["gain"]).clamp(0, 1)',
                                                  'return (batch * parameters["gain"] * 1.01).clamp(0, 1)'))  # fmt: skip
     outcome = _rerun_in_new_process(world)
-    per_target = {"experiments/brighten", "verdicts", "gap_report"}
+    per_target = {"experiments/brighten", "verdicts", "recipe_files", "gap_report"}
     assert set(outcome["ran"]) <= {f"{target}/{name}" for target in ("dark", "bare") for name in per_target}
     assert {"dark/experiments/brighten", "dark/verdicts", "dark/gap_report"} <= set(outcome["ran"])
 

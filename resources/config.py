@@ -12,6 +12,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -230,6 +231,27 @@ class ScheduleConfig(Section):
     enabled: bool = False
 
 
+class ChecksConfig(Section):
+    """Tests of the user's own that run every night: slices frozen by `domain-gap export slice-tests`."""
+
+    slice_tests: Path | None = None
+
+
+class TrackingConfig(Section):
+    """Where the figures of each report are logged besides: an MLflow server's address."""
+
+    mlflow: str | None = None
+    experiment: str = Field(default="domain-gap", min_length=1)
+
+    @field_validator("mlflow")
+    @classmethod
+    def _an_address(cls, uri: str | None) -> str | None:
+        parts = urlsplit(uri or "http://host")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected the address of an MLflow server, http://host:port or https://host")
+        return uri
+
+
 class AlertsConfig(Section):
     """When somebody is told, and where (apprise URLs)."""
 
@@ -254,6 +276,8 @@ class GapConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     alerts: AlertsConfig = AlertsConfig()
+    checks: ChecksConfig = ChecksConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @field_validator("classes", mode="before")
     @classmethod

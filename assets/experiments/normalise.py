@@ -194,8 +194,13 @@ class Lab:
         to_xyz = batch.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
                                    [0.019334, 0.119193, 0.950227]])  # fmt: skip
         to_xyz = to_xyz / batch.new_tensor([0.95047, 1.0, 1.08883])[:, None]
-        to_rgb = batch.new_tensor([[3.079980302, -1.537151516, -0.542821308], [-0.921247752, 1.875990001, 0.04524734],
-                                   [0.052890461, -0.204041338, 1.151232012]])  # its inverse; ONNX has none
+        to_rgb = batch.new_tensor(
+            [
+                [3.079980302, -1.537151516, -0.542821308],
+                [-0.921247752, 1.875990001, 0.04524734],
+                [0.052890461, -0.204041338, 1.151232012],
+            ]
+        )  # fmt: skip -- the inverse: ONNX has none
         srgb_knee, lab_knee = 0.0031308, 0.008856
         plain = batch.clamp(0, 1)
         linear = torch.where(plain > 12.92 * srgb_knee, ((plain + 0.055) / 1.055).log().mul(2.4).exp(), plain / 12.92)

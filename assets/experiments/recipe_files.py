@@ -72,8 +72,8 @@ def recipe_files(stack: Stack, target: str, size: tuple[int, int]) -> list[Recip
     rest = " " + _left_out(stack) if _left_out(stack) else ""
     return [
         *files,
-        RecipeFile(TORCHVISION, source + _TORCHVISION, f"TorchvisionRecipe, for torchvision.transforms.v2.{rest}"),
-        RecipeFile(ALBUMENTATIONS, source + _ALBUMENTATIONS, f"AlbumentationsRecipe, for albumentations.Compose.{rest}"),
+        RecipeFile(TORCHVISION, source + _TORCHVISION, f"TorchvisionRecipe: torchvision.transforms.v2.{rest}"),
+        RecipeFile(ALBUMENTATIONS, source + _ALBUMENTATIONS, f"AlbumentationsRecipe: albumentations.Compose.{rest}"),
         _onnx_file(stack.maps(), size, rest),
     ]  # fmt: skip
 

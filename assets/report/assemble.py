@@ -40,6 +40,7 @@ from assets.report.document import (
     StrengthRow,
     TraitShift,
 )
+from assets.report.next_document import RecipeForm, next_part
 from resources.config import DatasetConfig, GapConfig
 
 MEASURED = ("value", "ci95", "p_value", "noise_floor")
@@ -91,6 +92,8 @@ def assemble(
         disde=Disde(**split) if split is not None else None,
         explanation=explanation,
         recipe=recipe,
+        recipe_forms=[RecipeForm(**row) for row in stored.get("recipe_forms", [])],
+        next_samples=next_part(stored["next_samples"]) if stored.get("next_samples") else None,
         worst_clusters=[Cluster(**vars(cluster)) for cluster in clusters],
         slices=[SliceRow(**row) for row in stored["diagnosis"]["slices"]],
         suspect_slice=SliceRow(**suspects) if suspects is not None else None,

@@ -29,7 +29,8 @@ from resources.sample_store import SampleStore
 CODE = ("assets.diagnosis.gather", "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap",
         "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples", "assets.inference.label_quality",
         "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
-        "assets.report.gallery", "assets.report.label_list", "assets.report.page")  # fmt: skip
+        "assets.report.gallery", "assets.report.label_list", "assets.report.next_document", "assets.report.page",
+        "resources.csv_text")  # fmt: skip
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
@@ -43,7 +44,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         ),
         kinds=["html", "json"],
         deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "gap_scores", "traits",
-                                       "evaluation", "embeddings", "manifest")]
+                                       "evaluation", "embeddings", "manifest", "next_samples", "recipe_files")]
         + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
     )  # fmt: skip
 
@@ -105,6 +106,8 @@ def _document(
         "verdicts": store.read_json("verdicts", f"{key}.json"),
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
+        "next_samples": store.read_json("next_samples", f"{key}.json"),
+        "recipe_forms": store.read_json("recipe_files", f"{key}.json")["files"],
     }
     clusters = worst_clusters(
         sides.target.select("sample_id", "loss"), store.table(key, "embeddings").read(["latent"]),
@@ -149,7 +152,7 @@ def _evidence(
         latent=latent, traits=_trait_values(store, key, sides, traits, by_id),
         worst=_worst(config, store, engine, model, key, sides, pictures["source"], traits[key], colours),
         palette=colours, recipe_source=store.read_json("verdicts", f"{key}.json")["recipe_source"],
-        suspects=_suspects(engine, model, key, sides, document),
+        suspects=_suspects(engine, model, key, sides, document), next_pictures=_next_pictures(document, pictures[key]),
     )  # fmt: skip
 
 
@@ -179,6 +182,11 @@ def _suspects(
         pictures = gallery.suspect_pictures(engine.batches(name, listed[: gallery.SHOWN_SUSPECTS]), model)
         found |= {(side, sample_id): picture for sample_id, picture in pictures.items()}
     return found
+
+
+def _next_pictures(document: ReportDocument, thumbnails: dict[str, bytes]) -> dict[str, bytes]:
+    chosen = document.next_samples.chosen if document.next_samples is not None else []
+    return {row.sample_id: thumbnails[row.sample_id] for row in chosen if thumbnails.get(row.sample_id)}
 
 
 def _worst(

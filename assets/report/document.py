@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-SCHEMA_VERSION = "1.5"
+from assets.report.next_document import NextSamples, RecipeForm
+
+SCHEMA_VERSION = "1.6"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -422,6 +424,8 @@ class ReportDocument(Part):
     disde: Disde | None = None
     explanation: ExplanationRow | None = None
     recipe: Recipe
+    recipe_forms: list[RecipeForm] = []
+    next_samples: NextSamples | None = None
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []
     suspect_slice: SliceRow | None = None

@@ -84,8 +84,10 @@ def _next_samples(key: str) -> Any:
     @dg.multi_asset(name=f"{key}__next_samples", specs=[spec])
     def chosen(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
         manifest = usable(store.table(key, "manifest").read())
-        rows = store.table(key, "embeddings").read(["latent"]).join(
-            manifest.select("sample_id", "group", "image"), on="sample_id"
+        rows = (
+            store.table(key, "embeddings")
+            .read(["latent"])
+            .join(manifest.select("sample_id", "group", "image"), on="sample_id")
         )
         holdout = usable(store.table("source", "manifest").read()).filter(pl.col("part") == "holdout").height
         found = next_samples(
@@ -96,9 +98,9 @@ def _next_samples(key: str) -> Any:
         store.write(text, "reports", key, "next_samples.csv")
         path = store.write_json(found, "next_samples", f"{key}.json")
         figures = {"uncovered": found["uncovered"], "samples": found["samples"], "listed": len(found["chosen"])}
-        shown = pl.DataFrame(found["chosen"][:10]).select("rank", "sample_id", "stands_for") if found["chosen"] else None
-        return door.result(
-            [key, "next_samples"], version=fingerprint(path.read_text()), figures=figures, sample=shown
+        shown = (
+            pl.DataFrame(found["chosen"][:10]).select("rank", "sample_id", "stands_for") if found["chosen"] else None
         )
+        return door.result([key, "next_samples"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
 
     return chosen

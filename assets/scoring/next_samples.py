@@ -48,7 +48,7 @@ class Centres:
 
 
 def k_centres(latents: Floats, covered: Floats, weights: Floats, groups: NDArray[Any], k: int) -> Centres:
-    """Greedy weighted k-centre: each step takes the sample whose weight times distance to the nearest centre is largest.
+    """Greedy weighted k-centre: each step takes the sample of the largest weight times distance to the nearest centre.
 
     The reference samples are centres from the start (Sener & Savarese 2018). With equal weights and `NEARLY` 1, the
     largest distance left is at most twice the smallest possible (Gonzalez 1985); with weights, at most 1 + the ratio of

@@ -132,6 +132,11 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
                 "disputed_label": "sky", "disputed_as": "car", "disputed_pixels": 40, "disputed_confidence": 0.9}]
                 for side, name in (("source", "s3"), ("target", "t4"))},
         },
+        "next_samples": {"samples": 24, "uncovered": 3, "threshold": 0.05, "radius_before": 0.8, "chosen": [
+            {"rank": i + 1, "sample_id": f"t{i}", "group": "g", "expected_loss": 0.4, "loss_is": "loss",
+             "gap_score": 0.9, "conformal_p": 0.02, "stands_for": 1, "radius": 0.1, "nearest_reference": "s1",
+             "distance": 0.7, "image": "/d/t.png"} for i in range(30)]},
+        "recipe_forms": [{"name": "recipe.onnx", "written": True, "note": "float32"}],
         "explanation": {
             "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0],
                        "plausible": [[0.05, -0.01], [0.2, 0.0]], "parameters": ["red offset", "blue offset"],
@@ -208,6 +213,8 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert (step.cost, step.cost_ci95, step.gap_share, step.gap_share_ci95) == (0.3, (0.2, 0.4), 0.6, (0.4, 0.8))
     assert (step.p_value, step.q_value, step.verdict, step.reason) == (0.004, 0.002, "confirmed", "said")
     assert document.explanation.confirmed == [step]
+    assert (document.next_samples.listed, len(document.next_samples.chosen)) == (30, 24)
+    assert [form.name for form in document.recipe_forms] == ["recipe.onnx"]
     assert document.explanation.explained == 0.75 and not document.explanation.beyond_noise
     assert document.disde.total == 0.6 and document.disde.outcome == Estimate(value=0.2)
     assert document.slices[0].conditions[0].side == "<=" and document.slices[0].where == "mean_red <= 0.2"

@@ -376,7 +376,8 @@ def _describe(error: ValidationError) -> str:
     )
     shown = first["input"]
     section = isinstance(shown, dict | BaseModel)  # a rule across keys: its message names their values
-    value = "" if section or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
+    secret = key.startswith("tracking.")  # an address may hold a password
+    value = "" if section or secret or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
     return f"{key}: {message}{value}" if key else message
 
 
@@ -412,7 +413,21 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
     source = _with_paths(config.source, "source", base, path)
     targets = [_with_paths(target, f"targets.{i}", base, path) for i, target in enumerate(config.targets)]
     store = config.store if "://" in config.store else str(Path(config.store).resolve())
-    return config.model_copy(update={"model": model, "source": source, "targets": targets, "store": store})
+    found = {"model": model, "source": source, "targets": targets, "store": store, "checks": _checks(config, path)}
+    return config.model_copy(update=found)
+
+
+def _checks(config: GapConfig, path: Path) -> ChecksConfig:
+    tests = config.checks.slice_tests
+    if tests is None:
+        return config.checks
+    tests = path.resolve().parent / tests
+    if not tests.is_file():
+        raise ConfigError(
+            f"{path}: checks.slice_tests: no such file {tests}; leave the key out, run "
+            f"'domain-gap export slice-tests --out {tests.name}', and put it back"
+        )
+    return config.checks.model_copy(update={"slice_tests": tests})
 
 
 def _with_paths(dataset: Dataset, key: str, base: Path, path: Path) -> Dataset:

@@ -17,6 +17,7 @@ from assets.report import TEMPLATES, gallery
 from assets.report.assemble import assemble
 from assets.report.document import ReportDocument
 from assets.report.evidence import Evidence
+from assets.report.figures_logged import logged_metrics, logged_params
 from assets.report.label_list import label_list
 from assets.scoring.neighbours import latents_of
 from assets.scoring.sets import holdout_scores
@@ -25,6 +26,7 @@ from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint, folder_version
 from resources.sample_store import SampleStore
+from resources.tracking import Tracker
 
 CODE = ("assets.diagnosis.gather", "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap",
         "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples", "assets.inference.label_quality",
@@ -50,7 +52,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
     def gap_report(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine], tracker: dg.ResourceParam[Tracker]
     ) -> dg.MaterializeResult[Any]:
         from assets.report.figures import png_latent_map, png_trait_shifts
         from assets.report.page import render_page
@@ -65,6 +67,9 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         store.write(text, "reports", key, "report.json")
         plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
         figures = {"headline": document.headline, "report": str(path), **_headline_figures(document)}
+        figures["mlflow_run"] = tracker.log(
+            key, logged_metrics(document), logged_params(document), {"domain_gap.headline": document.headline}
+        )
         return door.result([key, "gap_report"], version=fingerprint(text), figures=figures, plots=plots)
 
     return [gap_report]

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 ENTRY = Path(sys.executable).with_name("domain-gap")
 HEAVY = ("torch", "faiss", "sklearn", "scipy", "segmentation_models_pytorch", "great_expectations")
-COMMANDS = ("demo", "run", "status", "report", "check", "init", "ui")
+COMMANDS = ("demo", "run", "status", "report", "check", "export", "init", "ui")
 
 pytestmark = pytest.mark.skipif(not ENTRY.exists(), reason="the project is not installed beside this Python")
 

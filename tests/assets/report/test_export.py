@@ -111,7 +111,7 @@ def test_ids_of_a_file_keep_its_order(store, tmp_path):
     (tmp_path / "ids.txt").write_text("é\n\n drive/a \né\n", encoding="utf-8")
     assert select_samples(store, "away", str(tmp_path / "ids.txt"))["sample_id"].to_list() == ["é", "drive/a"]
     (tmp_path / "ids.txt").write_text("nobody\n")
-    with pytest.raises(ConfigError, match="ids.txt: no usable sample 'nobody'"):
+    with pytest.raises(ConfigError, match=r"ids\.txt: no usable sample 'nobody'"):
         select_samples(store, "away", str(tmp_path / "ids.txt"))
 
 

@@ -1,6 +1,7 @@
 """Checks of slices: tests that the user froze in a file, run with the traits and every night; none blocks."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -45,10 +46,10 @@ def _result(
     name: str, asset: dg.AssetKey, passed: bool, description: str, outcome: FrozenOutcome | None = None
 ) -> dg.AssetCheckResult:
     """A result of severity WARN: what fails here is a slice that costs too much, not a broken run."""
-    metadata = {}
+    metadata: dict[str, Any] = {}
     if outcome is not None:
-        metadata = {"samples": outcome.samples, "share": outcome.share, "mean_loss": outcome.mean_loss}
-        metadata = {name: value for name, value in metadata.items() if value is not None}
+        figures = {"samples": outcome.samples, "share": outcome.share, "mean_loss": outcome.mean_loss}
+        metadata |= {name: value for name, value in figures.items() if value is not None}
         if not outcome.failing.is_empty():
             metadata |= {"failing": outcome.failing.height, "rows": door.table(outcome.failing.head(SHOWN))}
     return dg.AssetCheckResult(

@@ -6,7 +6,6 @@ recipe is made of and `recipe.py` itself (`recipe.py`).
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -152,9 +151,10 @@ def _exported(maps: Maps, size: tuple[int, int], *, any_size: bool) -> bytes:
             Changed().eval(), (_pictures(size),), dynamo=True, dynamic_shapes=(free,), input_names=["image"],
             output_names=["changed"], verbose=False,
         )  # fmt: skip
-        buffer = io.BytesIO()
-        program.save(buffer)
-    return buffer.getvalue()
+    if program is None:
+        raise NotExpressible("the exporter gave no graph")
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
 
 
 def _check(graph: bytes, maps: Maps, sizes: list[tuple[int, int]]) -> str:

@@ -198,6 +198,7 @@ def test_the_recipes_other_forms_run_as_shown(tmp_path, monkeypatch):
     for file in recipe_files(stack, "ours", (64, 96)):
         if file.content is not None:
             (tmp_path / file.name).write_text(file.content, encoding="utf-8")
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("recipe_torchvision", "recipe_albumentations"):
         namespace: dict = {}

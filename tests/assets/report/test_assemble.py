@@ -24,6 +24,7 @@ from assets.experiments.verdict import Rules as VerdictRules
 from assets.inference.losses import EVALUATION_SCHEMA, evaluate
 from assets.report.assemble import assemble, headline
 from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, Recipe, ReportDocument
+from assets.report.figures_logged import logged_metrics, logged_params
 from assets.traits.registry import all_traits
 from resources.config import GapConfig
 
@@ -173,6 +174,20 @@ def test_the_document_survives_its_own_json(document):
     again = ReportDocument.model_validate_json(text)
     assert again.model_dump_json() == text
     assert again.headline == document.headline
+
+
+def test_logged_figures_are_the_documents(document):
+    metrics, params = logged_metrics(document), logged_params(document)
+    gap = document.performance_gap
+    assert (metrics["loss_gap"], metrics["loss_gap_low"]) == (gap.loss_gap, gap.ci95[0])
+    assert metrics["latent/knn_auroc"] == 0.8 and metrics["latent/frechet"] is None
+    assert metrics["share/colour"] == 0.6 and metrics["unexplained"] == 0.4 and metrics["uncovered_samples"] == 3
+    verdicts = {name: count for name, count in metrics.items() if name.startswith("verdicts/")}
+    assert sum(verdicts.values()) == len(document.experiments) and verdicts["verdicts/skipped"] == 1
+    assert (params["source"], params["target"]) == (document.source.name, document.target.name)
+    assert params["causes"] == "channel_statistics" and params["model_fingerprint"] == "abc"
+    recipes = [json.loads(value) for name, value in params.items() if name.startswith("recipe_")]
+    assert recipes == [step.parameters for step in document.recipe.steps]
 
 
 def test_what_is_not_defined_is_null(document):

@@ -21,7 +21,6 @@ from assets.experiments.recipe import Stack, recipe_source
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.export import Dim
 
 Maps = Sequence[tuple[PictureOperator, Parameters]]
 
@@ -30,6 +29,9 @@ AGREEMENT = 1e-5
 CHECKED_PICTURES = 2
 SMALLEST_SIDE = 16
 """Least height and width of a graph for pictures of any size."""
+ONE_SIZE: dict[int, dict[str, Any]] = {0: {"name": "batch"}}
+ANY_SIZE = ONE_SIZE | {axis: {"name": name, "min": SMALLEST_SIDE} for axis, name in ((2, "height"), (3, "width"))}
+"""Axes of a graph's pictures that are free, as `torch.export.Dim` takes them."""
 ONNX_PACKAGES = ("onnx", "onnxscript")
 TORCHVISION, ALBUMENTATIONS, ONNX = "recipe_torchvision.py", "recipe_albumentations.py", "recipe.onnx"
 RECIPE_FORMS = (TORCHVISION, ALBUMENTATIONS, ONNX)
@@ -90,15 +92,16 @@ def onnx_graph(maps: Maps, size: tuple[int, int]) -> tuple[bytes, str]:
     if missing:
         raise NotExpressible(f"{' and '.join(missing)} not installed; run: pip install 'domain-gap[onnx]'")
     tried = []
-    for any_size in (True, False) if find_spec("onnxruntime") else (False,):
-        sizes = [size, (max(size[0] * 3 // 4, SMALLEST_SIDE), max(size[1] * 3 // 4, SMALLEST_SIDE))]
+    for free in (ANY_SIZE, ONE_SIZE) if find_spec("onnxruntime") else (ONE_SIZE,):
+        smaller = max(size[0] * 3 // 4, SMALLEST_SIDE), max(size[1] * 3 // 4, SMALLEST_SIDE)
         try:
-            graph = _exported(maps, size, any_size=any_size)
-            checked = _check(graph, maps, sizes if any_size else sizes[:1])
+            graph = _exported(maps, size, free)
+            checked = _check(graph, maps, [size, smaller] if free is ANY_SIZE else [size])
         except Exception as error:  # the exporter fails in many ways, each of which means that ONNX lacks something
             tried.append(error if isinstance(error, NotExpressible) else NotExpressible(_first_line(error)))
             continue
-        shape = f"of any size from {SMALLEST_SIDE} pixels" if any_size else f"of {size[0]} × {size[1]} pixels"
+        any_size = f"of any size from {SMALLEST_SIDE} pixels"
+        shape = any_size if free is ANY_SIZE else f"of {size[0]} × {size[1]} pixels"
         return graph, f"float32 (n, 3, height, width) in 0..1, {shape}; {checked}"
     raise tried[-1]
 
@@ -134,7 +137,7 @@ def _onnx_file(maps: Maps, size: tuple[int, int], rest: str) -> RecipeFile:
     return RecipeFile(ONNX, graph, f"{note}.{rest}")
 
 
-def _exported(maps: Maps, size: tuple[int, int], *, any_size: bool) -> bytes:
+def _exported(maps: Maps, size: tuple[int, int], free: dict[int, dict[str, Any]]) -> bytes:
     import torch
 
     class Changed(torch.nn.Module):
@@ -143,12 +146,10 @@ def _exported(maps: Maps, size: tuple[int, int], *, any_size: bool) -> bytes:
                 image = operator.apply(image, parameters)
             return image
 
-    free: dict[int, Dim] = {0: torch.export.Dim("batch")}
-    if any_size:
-        free |= {2: torch.export.Dim("height", min=SMALLEST_SIDE), 3: torch.export.Dim("width", min=SMALLEST_SIDE)}
+    shapes = {axis: torch.export.Dim(**bounds) for axis, bounds in free.items()}
     with _quiet_exporter():
         program = torch.onnx.export(
-            Changed().eval(), (_pictures(size),), dynamo=True, dynamic_shapes=(free,), input_names=["image"],
+            Changed().eval(), (_pictures(size),), dynamo=True, dynamic_shapes=(shapes,), input_names=["image"],
             output_names=["changed"], verbose=False,
         )  # fmt: skip
     if program is None:
@@ -165,13 +166,14 @@ def _check(graph: bytes, maps: Maps, sizes: list[tuple[int, int]]) -> str:
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     for size in sizes:
-        expected = given = _pictures(size)
-        for operator, parameters in maps:
-            expected = operator.apply(expected, parameters)
-        found = session.run(None, {"image": given.numpy()})[0]
-        furthest = float(np.abs(found - expected.numpy()).max())
-        if not furthest <= AGREEMENT:
-            raise NotExpressible(f"the graph's pixels differ by up to {furthest:.2g} from the map's, in 0..1")
+        for given in (_pictures(size), _pictures(size)[:1]):  # the exporter may have taken a free axis for a fixed one
+            expected = given
+            for operator, parameters in maps:
+                expected = operator.apply(expected, parameters)
+            found = session.run(None, {"image": given.numpy()})[0]
+            furthest = float(np.abs(found - expected.numpy()).max())
+            if not furthest <= AGREEMENT:
+                raise NotExpressible(f"the graph's pixels differ by up to {furthest:.2g} from the map's, in 0..1")
     return f"agrees with the map within {AGREEMENT:g}"
 
 

@@ -134,3 +134,23 @@ def test_an_address_with_a_password_is_not_repeated(root):
     with pytest.raises(ConfigError, match=r"tracking\.mlflow: expected the address of an MLflow server") as error:
         load_config(path)
     assert "secret" not in str(error.value)
+
+
+def test_the_recipes_files_come_and_go_with_it(root, monkeypatch):
+    monkeypatch.setattr("assets.experiments.recipe_files.find_spec", lambda _name: None)  # ONNX takes seconds
+    config, store = load_config(root / "gap.yaml"), SampleStore(str(root / "store"))
+    job, instance = build_defs(config).resolve_implicit_global_asset_job_def(), dg.DagsterInstance.ephemeral()
+    folder = store.path("reports", "dusk", "x").parent
+
+    def files_of(steps: list[dict]) -> dict[str, dict]:
+        store.write_json({"recipe": {"steps": steps}, "recipe_source": f"{steps}"}, "verdicts", "dusk.json")
+        job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(["dusk", "recipe_files"])])
+        return {row["name"]: row for row in store.read_json("recipe_files", "dusk.json")["files"]}
+
+    exposure = {"hypothesis": "exposure", "title": "exposure", "parameters": {"gamma": 1.2, "gain": 1.1}}
+    rows = files_of([exposure])
+    assert rows["recipe.onnx"]["note"].startswith("not written: onnx and onnxscript not installed")
+    assert "'gamma': 1.2" in (folder / "recipe_torchvision.py").read_text()
+    assert (folder / "recipe_albumentations.py").exists() and not (folder / "recipe.onnx").exists()
+    assert files_of([]) == {}
+    assert not list(folder.glob("recipe_*"))

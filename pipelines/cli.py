@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from assets.report.document import ReportDocument
     from pipelines.rerun import Outcome, Rerun
     from resources.config import GapConfig
     from resources.sample_store import SampleStore
@@ -27,6 +30,9 @@ app = typer.Typer(
 ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="The gap.yaml to use.", show_default=False)]
 StoreOption = Annotated[str | None, typer.Option("--store", help="Folder of tables and reports.", show_default=False)]
 TargetOption = Annotated[list[str] | None, typer.Option("--target", help="Only this target.", show_default=False)]
+NoUserCode = Annotated[
+    bool, typer.Option("--no-user-code", help="Refuse a config that names code; GAP_USER_CODE=0 does the same.")
+]
 
 FAILED, BAD_USAGE = 1, 2
 
@@ -39,7 +45,7 @@ def main() -> None:
     try:
         app()
     except DomainGapError as error:
-        typer.echo(f"domain-gap: {error}", err=True)
+        typer.echo(f"domain-gap: {_printable(str(error))}", err=True)
         sys.exit(BAD_USAGE if isinstance(error, ConfigError | DatasetError | ModelError) else FAILED)
 
 
@@ -57,18 +63,24 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Run every stage, changed or not.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
+    no_user_code: NoUserCode = False,
 ) -> None:  # fmt: skip
     """Observe the folders and rerun what changed, level by level."""
     from resources.config import find_config
 
+    _switch_off_user_code(no_user_code)
     _run_and_tell(find_config(config), store, target, dry_run=dry_run, everything=everything, verify=verify)
 
 
 @app.command()
-def status(config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None) -> None:
+def status(
+    config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None,
+    no_user_code: NoUserCode = False,
+) -> None:  # fmt: skip
     """Every asset: fresh, or stale and why."""
     from resources.config import find_config
 
+    _switch_off_user_code(no_user_code)
     loop, _, _ = _open(find_config(config), store, target)
     loop.observe()
     _print_statuses(loop, only_stale=False)
@@ -79,10 +91,12 @@ def report(
     config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+    no_user_code: NoUserCode = False,
 ) -> None:  # fmt: skip
     """Where the reports lie and what they say."""
     from resources.config import find_config
 
+    _switch_off_user_code(no_user_code)
     settings, tables, _ = _load(find_config(config), store)
     for name in _targets(settings, target):
         _print_report(tables, name, as_json=as_json)
@@ -122,11 +136,36 @@ def export(
 
 
 @app.command()
-def check(config: ConfigOption = None, store: StoreOption = None) -> None:
+def agreement(
+    target: Annotated[str, typer.Option("--target", help="A target with labels.", show_default=False)],
+    hidden: Annotated[str, typer.Option("--hidden", help="Its twin with use_labels: false.", show_default=False)],
+    config: ConfigOption = None, store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:  # fmt: skip
+    """What estimates are worth: a target's report against that of its twin with hidden labels."""
+    import json
+
+    from assets.report.agreement import agreement as compare
+    from pipelines.console import print_agreement
+    from resources.config import find_config
+
+    settings, tables, _ = _load(find_config(config), store)
+    _targets(settings, [target, hidden])
+    documents, losses = zip(*(_reported(tables, name) for name in (target, hidden)), strict=True)
+    found = compare(*documents, *losses)
+    if as_json:
+        typer.echo(json.dumps(found.as_values(), indent=1))
+    else:
+        print_agreement(found)
+
+
+@app.command()
+def check(config: ConfigOption = None, store: StoreOption = None, no_user_code: NoUserCode = False) -> None:
     """Look at config, data and model, and say what to fix."""
     from pipelines.definitions import allow_user_modules
     from resources.config import find_config
 
+    _switch_off_user_code(no_user_code)
     settings, _, path = _load(find_config(config), store)
     allow_user_modules(path)
     _check_data(settings, path)
@@ -156,12 +195,13 @@ def init(
 @app.command()
 def ui(
     config: ConfigOption = None, store: StoreOption = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000, no_user_code: NoUserCode = False,
 ) -> None:  # fmt: skip
     """Dagster's UI with its daemon, over the same store as the command line."""
     from pipelines.home import dagster_home
     from resources.config import find_config
 
+    _switch_off_user_code(no_user_code)
     path = find_config(config).resolve()
     settings, tables, _ = _load(path, store)
     environment = {
@@ -190,6 +230,19 @@ def _prepare_environment() -> None:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def _switch_off_user_code(off: bool) -> None:
+    """For this process and those that it starts; an environment that forbids code stays as it is."""
+    from resources.config import USER_CODE
+
+    if off:
+        os.environ[USER_CODE] = "0"
+
+
+def _printable(text: str) -> str:
+    """A text without control characters: a file's name may hold what moves a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _load(path: Path, store: str | None) -> tuple[GapConfig, SampleStore, Path]:
@@ -338,11 +391,24 @@ def _freeze_slices(tables: SampleStore, names: list[str], out: Path) -> None:
     typer.echo(f"checks: {{slice_tests: {out}}}")
 
 
+def _reported(tables: SampleStore, name: str) -> tuple[ReportDocument, pl.DataFrame]:
+    """A target's report, and its pictures' losses."""
+    from assets.diagnosis.gather import read_sides
+    from assets.report.document import ReportDocument
+    from resources.errors import ConfigError
+
+    path = tables.path("reports", name, "report.json")
+    if not path.exists():
+        raise ConfigError(f"{name}: no report yet; run: domain-gap run --target {name}")
+    losses = read_sides(tables, name).target.select("sample_id", "loss")
+    return ReportDocument.model_validate_json(path.read_text()), losses
+
+
 def _exit(outcome: Outcome) -> None:
     for key, why in {**outcome.failed, **outcome.blocked}.items():
-        typer.echo(f"not made: {'/'.join(key.path)}: {why}", err=True)
+        typer.echo(f"not made: {'/'.join(key.path)}: {_printable(why)}", err=True)
     for name, detail in outcome.failed_checks.items():
-        typer.echo(f"check failed: {name}: {detail}", err=True)
+        typer.echo(f"check failed: {name}: {_printable(detail)}", err=True)
     if outcome.failed or outcome.blocked or outcome.failed_checks:
         raise typer.Exit(FAILED)
 

@@ -1,6 +1,6 @@
 """The terminal while a run goes on: which assets run, and how far long loops are.
 
-Belongs here: rich bars. Does not: the loop, final words (`cli.py`).
+Belongs here: rich bars, tables of what was compared. Does not: the loop, final words (`cli.py`), comparing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from resources.progress import Advance, progress_to
 
 if TYPE_CHECKING:
     import dagster as dg
 
+    from assets.report.agreement import Agreement
     from pipelines.rerun import Listener
 
 SHOWN = 4
@@ -51,3 +53,55 @@ def live_progress() -> Iterator[Listener]:
 
         with progress_to(sink):
             yield listen
+
+
+WORDS = ("confirmed", "refuted", "inconclusive", "skipped")
+
+
+def print_agreement(found: Agreement) -> None:
+    """Tables of a target against its twin with hidden labels: figures, words, changes of loss, single pictures."""
+    console = Console()
+    for table in (_figures(found), _words(found), _changes(found)):
+        console.print(table)
+    ran = len(found.changes)
+    contradicted = ", ".join(found.contradicted) or "none"
+    lines = [
+        f"one word on both sides: {found.same_word} of {sum(found.verdicts.values())}; contradicted: {contradicted}",
+        f"changes of loss with one sign: {found.same_sign} of {ran}; rank correlation {_number(found.change_rank, 2)}",
+        f"single pictures' losses: rank correlation {_number(found.picture_rank, 2)} over {found.pictures}",
+    ]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _figures(found: Agreement) -> Table:
+    table = Table("figure", f"{found.target}, true", f"{found.hidden}, estimated", "true inside the interval")
+    inside = {True: "yes", False: "no", None: "–"}
+    for pair in found.figures:
+        true, estimated = _bounded(pair.true, pair.true_ci95), _bounded(pair.estimated, pair.estimated_ci95)
+        table.add_row(pair.name, true, estimated, inside[pair.inside])
+    return table
+
+
+def _words(found: Agreement) -> Table:
+    table = Table("with labels", *(f"{word}, hidden" for word in WORDS))
+    for true in WORDS:
+        counts = [found.verdicts.get((true, word), 0) for word in WORDS]
+        if any(counts):
+            table.add_row(true, *map(str, counts))
+    return table
+
+
+def _changes(found: Agreement) -> Table:
+    table = Table("experiment", "change of the true loss", "of the estimated loss")
+    for change in sorted(found.changes, key=lambda one: one.true):
+        true, estimated = _bounded(change.true, change.true_ci95), _bounded(change.estimated, change.estimated_ci95)
+        table.add_row(change.experiment, true, estimated)
+    return table
+
+
+def _bounded(value: float | None, bounds: tuple[float, float] | None) -> str:
+    return _number(value, 3) + ("" if bounds is None else f" [{_number(bounds[0], 3)}, {_number(bounds[1], 3)}]")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")

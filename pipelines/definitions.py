@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.adaptation import assets as adaptation
 from assets.diagnosis import assets as diagnosis
 from assets.diagnosis import checks as diagnosis_checks
 from assets.experiments import assets as experiments
@@ -20,6 +21,7 @@ from assets.experiments.registry import Experiment, load_experiments
 from assets.inference import assets as inference
 from assets.ingestion import assets as ingestion
 from assets.ingestion import checks as ingestion_checks
+from assets.model_parts import assets as model_parts
 from assets.report import assets as report
 from assets.report import checks as report_checks
 from assets.scoring import assets as scoring
@@ -29,7 +31,7 @@ from pipelines.automation import automation_sensor, with_condition
 from pipelines.jobs import build_jobs
 from pipelines.notify import failure_sensor
 from pipelines.schedules import nightly_schedule
-from resources.config import GapConfig, find_config, load_config
+from resources.config import GapConfig, find_config, load_config, user_code_allowed
 from resources.engine import LocalEngine
 from resources.notifications import Notifier
 from resources.sample_store import SampleStore
@@ -43,7 +45,7 @@ def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None =
     resources = {
         "store": SampleStore(config.store),
         "engine": LocalEngine(config),
-        "notifier": Notifier(tuple(config.alerts.notify)),
+        "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
         "tracker": Tracker(config.tracking.mlflow, config.tracking.experiment),
     }
     return dg.Definitions(
@@ -64,9 +66,12 @@ def load_definitions(path: Path) -> dg.Definitions:
 
 
 def allow_user_modules(path: Path) -> None:
-    """Let `traits.modules`, `experiments.modules` and `model.factory` be found in the config's folder."""
+    """Let `traits.modules`, `experiments.modules` and `model.factory` be found in the config's folder.
+
+    Not where user code is off: a file there could stand in for a package that is not installed.
+    """
     folder = str(path.resolve().parent)
-    if folder not in sys.path:
+    if folder not in sys.path and user_code_allowed():
         sys.path.append(folder)
 
 
@@ -82,7 +87,8 @@ def _keys(config: GapConfig) -> list[str]:
 
 def _source_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
     made = ingestion.build_checkpoint(config) + inference.build_model(config)
-    return made + _measured(config, "source") + experiments.build_source(config, tried)
+    made += _measured(config, "source") + experiments.build_source(config, tried)
+    return made + model_parts.build_source(config)
 
 
 def _target_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
@@ -93,6 +99,8 @@ def _target_assets(config: GapConfig, tried: list[Experiment]) -> list[Any]:
         found += scoring.build(config, target.name)
         found += diagnosis.build(config, target.name, hypotheses)
         found += experiments.build(config, target.name, tried)
+        found += adaptation.build(config, target.name)
+        found += model_parts.build(config, target.name)
         found += report.build(config, target.name, tried)
     return found
 

@@ -23,6 +23,7 @@ from resources.datasets.camvid import CamvidReader
 from resources.datasets.cityscapes import LABEL_IDS, CityscapesReader
 from resources.datasets.folder import FolderReader
 from resources.datasets.kitti import KittiReader
+from resources.datasets.label_map import stored_ids
 from resources.errors import DatasetError, UnreadableSample
 
 Layout = Literal["cityscapes", "kitti", "camvid", "folder"]
@@ -179,15 +180,14 @@ def _codes(folder: Path, masks: Sequence[Path]) -> Codes:
     colours: set[int] = set()
     for path in masks:
         try:
-            image = decode(path)
+            mask = decode(path)
+            if mask.image.mode in ("RGB", "RGBA"):
+                red, green, blue = (np.asarray(mask.image)[..., channel].astype(np.int64) for channel in range(3))
+                colours.update(np.unique(red << 16 | green << 8 | blue).tolist())
+            else:
+                ids.update(np.unique(stored_ids(mask)).astype(int).tolist())
         except UnreadableSample:
             continue
-        if image.mode in ("RGB", "RGBA"):
-            red, green, blue = (np.asarray(image)[..., channel].astype(np.int64) for channel in range(3))
-            colours.update(np.unique(red << 16 | green << 8 | blue).tolist())
-        else:
-            values = np.asarray(image)
-            ids.update(np.unique(values[..., 0] if values.ndim > 2 else values).astype(int).tolist())  # noqa: PLR2004
     if ids and colours:
         raise DatasetError(f"{folder / 'masks'}: some masks hold ids, some colours; expected one kind in a set")
     if len(ids) > MOST_IDS or len(colours) > MOST_COLOURS:

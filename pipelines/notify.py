@@ -11,7 +11,7 @@ from resources.notifications import Notifier
 
 def failure_sensor(config: GapConfig) -> dg.SensorDefinition:
     """Sends one sentence when a run fails; off without `alerts.notify`."""
-    urls = tuple(config.alerts.notify)
+    urls = tuple(url.get_secret_value() for url in config.alerts.notify)
 
     @dg.run_failure_sensor(
         name="tell_run_failure", description="Tells the alert addresses of the config that a run failed.",

@@ -9,15 +9,26 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from resources.errors import ConfigError
+from resources.plain_yaml import PlainYamlError, read_yaml
 
 CITYSCAPES19 = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -39,16 +50,26 @@ MAX_CLASSES = 254
 
 _LONGEST_SHOWN = 100
 
+USER_CODE = "GAP_USER_CODE"
+"""Environment variable that says whether a config may name code; the command line, Dagster's UI and daemon read it."""
+
 DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 """A data set's name: it becomes an asset key, a group and a folder."""
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values do not change after loading."""
+Installed = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+"""The name of a network that is installed; with ':' or '/' it would be one to download."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Side = Annotated[int, Field(ge=32, le=16384)]
+"""Height or width of the model's input in pixels."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, numbers are finite, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TrainingConfig(Section):
@@ -63,12 +84,12 @@ class TrainingConfig(Section):
 class ModelConfig(Section):
     """The model under test."""
 
-    architecture: str = "DeepLabV3Plus"
-    encoder: str = "tu-tf_efficientnet_lite0"
+    architecture: Installed = "DeepLabV3Plus"
+    encoder: Installed = "tu-tf_efficientnet_lite0"
     checkpoint: Path | None = None
     factory: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     embedding_layer: str | None = None
-    input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (512, 1024)
+    input_size: tuple[Side, Side] = (512, 1024)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     training: TrainingConfig = TrainingConfig()
@@ -129,6 +150,8 @@ class DatasetConfig(Section):
     limit: int | None = Field(default=None, ge=1)
     labels: dict[int | str, str] | None = None
     metadata: Path | None = None
+    use_labels: bool = True
+    """False: the set's masks are left aside, as if it had none."""
     scene: str | None = None
     count: int | None = Field(default=None, ge=1)
     seed: int | None = None
@@ -144,6 +167,13 @@ class DatasetConfig(Section):
             raise ValueError("expected a regular expression with one capture group")
         return pattern
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _no_words(cls, labels: Any) -> Any:
+        if isinstance(labels, dict) and any(isinstance(own, bool) for own in labels):
+            raise ValueError("expected ids or quoted colours '#RRGGBB'; YAML reads yes, no, on and off as truth values")
+        return labels
+
     @field_validator("labels")
     @classmethod
     def _ids_or_colours(cls, labels: dict[int | str, str] | None) -> dict[int | str, str] | None:
@@ -157,6 +187,7 @@ class DatasetConfig(Section):
                 raise ValueError(f"expected ids up to {MAX_LABEL_ID} or quoted colours '#RRGGBB', got {own!r}")
         if len({type(own) for own in labels}) > 1:
             raise ValueError("expected ids or colours, not both in one set")
+        _check_distinct(labels)
         return labels
 
     @model_validator(mode="after")
@@ -171,6 +202,15 @@ class DatasetConfig(Section):
         return self
 
 
+def _check_distinct(labels: dict[int | str, str]) -> None:
+    found: dict[int | str, int | str] = {}
+    for own, name in labels.items():
+        stored = own.upper() if isinstance(own, str) else 255 if own == -1 else own  # as an 8-bit file holds it
+        first = found.setdefault(stored, own)
+        if labels[first] != name:
+            raise ValueError(f"{first!r} and {own!r} are the same in a mask, but have two names")
+
+
 class SourceConfig(DatasetConfig):
     """The source: `reference` is what the model was fitted on, `holdout` what it has not seen.
 
@@ -180,6 +220,13 @@ class SourceConfig(DatasetConfig):
     reference: Selection | None = None
     holdout: Selection | None = None
     holdout_share: float = Field(default=0.3, gt=0, lt=1)
+
+    @field_validator("use_labels")
+    @classmethod
+    def _labels_used(cls, use_labels: bool) -> bool:
+        if not use_labels:
+            raise ValueError("expected true for the source: its holdout's labels are what everything is measured by")
+        return use_labels
 
 
 Dataset = TypeVar("Dataset", bound=DatasetConfig)
@@ -197,6 +244,57 @@ class ExperimentsConfig(ModuleList):
     only: list[str] | None = None
     smallest_effect: float = Field(default=0.05, gt=0, lt=1)
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
+
+
+ADAPTATIONS = (
+    "batch_norm", "tent", "class_prior", "coral", "fda", "self_training", "adversarial", "advent", "fine_tuning",
+    "oracle",
+)  # fmt: skip
+"""Methods that adapt the model to a target, the cheapest first."""
+Minutes = Annotated[float, Field(gt=0)]
+DEFAULT_MINUTES = 5.0
+
+
+class AdaptationConfig(Section):
+    """Which adaptations of the model are tried, and what each may cost.
+
+    `minutes`: the most that the training of one method on one target takes, all its variants and seeds together.
+    """
+
+    methods: list[str] = []
+    minutes: Minutes | dict[str, Minutes] = DEFAULT_MINUTES
+    seeds: int = Field(default=3, ge=1)
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=4, ge=2)
+    learning_rate: float = Field(default=1e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> AdaptationConfig:
+        named = [*self.methods, *(self.minutes if isinstance(self.minutes, dict) else ())]
+        for name in named:
+            if name not in ADAPTATIONS:
+                near = difflib.get_close_matches(name, ADAPTATIONS, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"no method {name!r}; {hint}valid methods: {', '.join(ADAPTATIONS)}")
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"methods are named once, got {', '.join(self.methods)}")
+        return self
+
+    def seconds(self, method: str) -> float:
+        """The budget of a method on one target."""
+        minutes = self.minutes.get(method, DEFAULT_MINUTES) if isinstance(self.minutes, dict) else self.minutes
+        return 60 * minutes
+
+
+class ModelPartsConfig(Section):
+    """Whether the parts of the model are looked at, on how many pictures a side, and what training each may cost.
+
+    `fine_tuning_minutes`: for all parts of one target together; 0 trains none.
+    """
+
+    enabled: bool = True
+    pictures: int = Field(default=64, ge=16)
+    fine_tuning_minutes: float = Field(default=0, ge=0)
 
 
 class StatisticsConfig(Section):
@@ -258,19 +356,21 @@ class AlertsConfig(Section):
     gap_closed_drop: float | None = Field(default=None, gt=0)
     knn_auroc: float | None = Field(default=None, ge=0.5, le=1)
     loss_gap: float | None = None
-    notify: list[str] = []
+    notify: list[SecretStr] = []
 
 
 class GapConfig(Section):
     """The whole of `gap.yaml`, paths resolved."""
 
-    store: str = "./gap-data"
+    store: str = Field(default="./gap-data", min_length=1)
     classes: Literal["cityscapes19", "camvid11"] | list[str]
     model: ModelConfig = ModelConfig()
     source: SourceConfig
     targets: list[DatasetConfig] = Field(min_length=1)
     traits: ModuleList = ModuleList()
     experiments: ExperimentsConfig = ExperimentsConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
+    model_parts: ModelPartsConfig = ModelPartsConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     quality: QualityConfig = QualityConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -330,7 +430,8 @@ class GapConfig(Section):
 def load_config(path: Path, *, store: str | None = None) -> GapConfig:
     """Read and check a `gap.yaml`; paths in it become absolute, relative to the file (the store to the working folder).
 
-    Raises ConfigError with one line that names file, key, value and what was expected.
+    Raises ConfigError with one line that names file, key, value and what was expected, also for a config that names
+    code where `user_code_allowed` says no. No address of `alerts.notify` is in it.
     """
     raw = _read_yaml(path)
     if store is not None:
@@ -339,7 +440,30 @@ def load_config(path: Path, *, store: str | None = None) -> GapConfig:
         config = GapConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {' '.join(_describe(error).split())}") from None
+    if not user_code_allowed():
+        _check_no_code(config, path)
     return _resolved(config, path)
+
+
+def user_code_allowed() -> bool:
+    """Whether a config may name code: yes, unless $GAP_USER_CODE is set to anything but a plain yes."""
+    return os.environ.get(USER_CODE, "1").strip().lower() in ("1", "true", "yes", "on")
+
+
+def _check_no_code(config: GapConfig, path: Path) -> None:
+    """All that a config can name and that runs: modules, a factory, a network that comes as a program."""
+    names = {
+        "model.factory": config.model.factory,
+        "model.checkpoint": config.model.exported and f"{config.model.checkpoint}, {config.model.exported}",
+        "traits.modules": ", ".join(config.traits.modules),
+        "experiments.modules": ", ".join(config.experiments.modules),
+    }
+    for key, named in names.items():
+        if named:
+            raise ConfigError(
+                f"{path}: {key}: names code ({named}), and user code is off; take it out, or allow it by leaving out "
+                "--no-user-code and GAP_USER_CODE"
+            )
 
 
 def find_config(given: Path | None = None) -> Path:
@@ -353,18 +477,28 @@ def find_config(given: Path | None = None) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config; 'domain-gap init' writes one") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except PlainYamlError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {_without_addresses(str(error))}") from None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(raw).__name__}; 'domain-gap init' writes one")
     return raw
 
 
+def _without_addresses(text: str) -> str:
+    """A text without what follows '://': alert addresses hold passwords and tokens."""
+    return re.sub(r"\b([A-Za-z][\w+.-]*://)[^\s'\"]+", r"\1…", text)
+
+
 def _describe(error: ValidationError) -> str:
-    first = error.errors()[0]
+    return _without_addresses(_described(error.errors()[0]))
+
+
+def _described(first: ErrorDetails) -> str:
     # pydantic adds the branch of a union to the location ('names', 'list[str]'): no key of ours has a bracket
     key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
     if first["type"] == "extra_forbidden":
@@ -376,8 +510,8 @@ def _describe(error: ValidationError) -> str:
     )
     shown = first["input"]
     section = isinstance(shown, dict | BaseModel)  # a rule across keys: its message names their values
-    secret = key.startswith("tracking.")  # an address may hold a password
-    value = "" if section or secret or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
+    hidden = section or first["loc"][:1] in (("alerts",), ("tracking",))  # addresses may hold a password
+    value = "" if hidden or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
     return f"{key}: {message}{value}" if key else message
 
 
@@ -404,7 +538,7 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
     checkpoint = config.model.checkpoint
     if checkpoint is not None:
         checkpoint = base / checkpoint
-        if not checkpoint.is_file():
+        if not _holds(checkpoint.is_file):
             raise ConfigError(
                 f"{path}: model.checkpoint: no such file {checkpoint}; expected a .safetensors, .pt, "
                 f"{', '.join(EXPORTED)} file"
@@ -412,7 +546,10 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
     model = config.model.model_copy(update={"checkpoint": checkpoint})
     source = _with_paths(config.source, "source", base, path)
     targets = [_with_paths(target, f"targets.{i}", base, path) for i, target in enumerate(config.targets)]
-    store = config.store if "://" in config.store else str(Path(config.store).resolve())
+    try:
+        store = config.store if "://" in config.store else str(Path(config.store).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a null byte
+        raise ConfigError(f"{path}: store: {config.store!r} can't be a folder: {error}") from None
     found = {"model": model, "source": source, "targets": targets, "store": store, "checks": _checks(config, path)}
     return config.model_copy(update=found)
 
@@ -430,13 +567,21 @@ def _checks(config: GapConfig, path: Path) -> ChecksConfig:
     return config.checks.model_copy(update={"slice_tests": tests})
 
 
+def _holds(question: Callable[[], bool]) -> bool:
+    """A question to the file system about a path that may be too long or hold a null byte."""
+    try:
+        return question()
+    except (OSError, ValueError):
+        return False
+
+
 def _with_paths(dataset: Dataset, key: str, base: Path, path: Path) -> Dataset:
     root = dataset.root and base / dataset.root
     metadata = dataset.metadata and base / dataset.metadata
-    if root is not None and not root.is_dir():
+    if root is not None and not _holds(root.is_dir):
         raise ConfigError(
             f"{path}: {key}.root: no such folder {root}; expected the folder of data set {dataset.name!r}"
         )
-    if metadata is not None and not metadata.is_file():
+    if metadata is not None and not _holds(metadata.is_file):
         raise ConfigError(f"{path}: {key}.metadata: no such file {metadata}; expected .csv, .parquet or .json")
     return dataset.model_copy(update={"root": root, "metadata": metadata})

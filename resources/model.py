@@ -324,13 +324,14 @@ def save_model(
 
 
 def _save_weights(folder: Path, network: nn.Module | ExportedNetwork) -> Path:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from torch import nn
 
     temporary = folder / "weights.partial"
     if isinstance(network, nn.Module):
         weights = folder / "weights.safetensors"
-        save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, temporary)
+        # save_file would make the file readable by its owner alone, whatever the umask.
+        temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}))
     else:
         weights = folder / f"weights{network.path.suffix}"
         shutil.copyfile(network.path, temporary)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 class Notifier:
     """Sends to all URLs; without any it is silent."""
 
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = field(default=(), repr=False)
 
     def send(self, title: str, body: str) -> bool:
         """Send one message; False (and a warning without the URLs) where any service refused it."""
@@ -26,9 +26,13 @@ class Notifier:
         import apprise
 
         service = apprise.Apprise()
-        with _silent_library():
-            accepted = [service.add(url) for url in self.urls]
-            told = any(accepted) and bool(service.notify(title=title, body=body))
+        with _silent_libraries():
+            try:
+                accepted = [service.add(url) for url in self.urls]
+                told = any(accepted) and bool(service.notify(title=title, body=body))
+            except Exception as error:  # a plugin's own; its text may hold the address, and no run fails for an alert
+                _log.warning("alert not sent: %s in apprise", type(error).__name__)
+                return False
         sent = all(accepted) and told
         if not sent:
             refused = [number for number, fine in enumerate(accepted, start=1) if not fine]
@@ -37,12 +41,18 @@ class Notifier:
         return sent
 
 
+_TALKATIVE = ("apprise", "urllib3.connectionpool", "urllib3.util.retry", "requests")
+"""apprise logs addresses that it can't use as they are, urllib3 the paths that it asks for: both hold secrets."""
+
+
 @contextmanager
-def _silent_library() -> Iterator[None]:
-    """apprise logs addresses that it can't use as they are, with the secrets in them."""
-    library = logging.getLogger("apprise")
-    before, library.disabled = library.disabled, True
+def _silent_libraries() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        library.disabled = before
+        for logger, was in zip(loggers, before, strict=True):
+            logger.disabled = was

@@ -7,8 +7,7 @@ Does not: what a table holds or what its fingerprints cover (each stage decides)
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,14 +192,12 @@ class SampleStore:
         """Write a file whole or not at all."""
         path = self.path(*parts)
         content = data.encode() if isinstance(data, str) else data
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(path)
+            temporary.write_bytes(content)  # and so with the rights of the user's umask, as every file of the store
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         return path
 
@@ -214,9 +211,3 @@ class SampleStore:
         if not path.exists():
             raise StoreError(f"{path}: not there yet; 'domain-gap run' makes it")
         return json.loads(path.read_text())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

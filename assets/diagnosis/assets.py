@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from assets import door
-from assets.diagnosis.gather import Sides, read_sides
+from assets.diagnosis.estimated import EstimatedGap
+from assets.diagnosis.gather import Sides, gap_between, read_sides
 from assets.diagnosis.hypotheses import HYPOTHESES_SCHEMA, Hypothesis, rank_hypotheses
 from assets.diagnosis.label_policy import label_errors, label_evidence, with_label_evidence
-from assets.diagnosis.loss_gap import LossGap, loss_gap
+from assets.diagnosis.loss_gap import LossGap
 from assets.diagnosis.shifts import joined_traits, shifts
 from assets.diagnosis.slices import mine_slices, slice_table, suspect_slice
 from assets.inference.latents import vectors
@@ -23,10 +24,10 @@ from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
-CODE = ("assets.diagnosis.gather", "assets.diagnosis.hypotheses", "assets.diagnosis.label_policy",
-        "assets.diagnosis.loss_gap", "assets.diagnosis.shifts", "assets.diagnosis.slices",
-        "assets.statistics.disde", "assets.statistics.effect_sizes", "assets.statistics.multiplicity",
-        "assets.statistics.resampling",
+CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.hypotheses",
+        "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap", "assets.diagnosis.shifts",
+        "assets.diagnosis.slices", "assets.inference.estimation", "assets.statistics.disde",
+        "assets.statistics.effect_sizes", "assets.statistics.multiplicity", "assets.statistics.resampling",
         "assets.statistics.segmentation", "assets.statistics.shifts")  # fmt: skip
 
 
@@ -39,21 +40,22 @@ def build(config: GapConfig, key: str, hypotheses: Sequence[Hypothesis]) -> list
         code_version=fingerprint(code_version(*CODE), settings.model_dump(), [vars(h) for h in hypotheses]),
         kinds=["polars"], columns=HYPOTHESES_SCHEMA,
         deps=[[side, name] for side in ("source", key) for name in ("manifest", "evaluation", "traits", "embeddings")]
-        + [[key, "gap_scores"]],
+        + [[key, "gap_scores"], [key, "calibration"]],
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__hypotheses", specs=[spec])
     def ranked(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
         sides = read_sides(store, key)
-        gap = None if sides.without_gap else loss_gap(
-            sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)  # fmt: skip
+        gap = gap_between(sides, settings)
         table = _shifts(config, store, key, sides)
-        rows = rank_hypotheses(hypotheses, table)
-        if gap is not None:
+        estimated = sides.estimated_by is not None
+        rows = rank_hypotheses(hypotheses, table, "estimated loss" if estimated else "loss")
+        if isinstance(gap, LossGap):
             rows = with_label_evidence(rows, label_evidence(sides.holdout, sides.target, config.class_names))
-        described = {"gap": _gap(gap), "without_gap": sides.without_gap, "shifts": table.to_dicts(),
+        described = {"gap": _gap(gap), "without_gap": sides.without_gap,
+                     "estimated": estimated, "shifts": table.to_dicts(),
                      "hypotheses": rows.to_dicts(), "label_errors": _label_errors(sides, config),
-                     "disde": None if gap is None else _disde(config, store, key, sides),
+                     "disde": _disde(config, store, key, sides) if isinstance(gap, LossGap) else None,
                      **_slices(config, store, key, sides, table)}  # fmt: skip
         store.write_json(described, "diagnosis", f"{key}.json")
         figures = {**_gap(gap), "supported": int(rows["supported"].sum())}
@@ -119,7 +121,7 @@ DISDE_DRAWS = 200
 def _label_errors(sides: Sides, config: GapConfig) -> dict[str, list[dict[str, Any]]]:
     return {
         side: label_errors(rows, config.class_names)
-        for side, rows in (("source", sides.holdout), ("target", sides.target))
+        for side, rows in (("source", sides.holdout), ("target", sides.labelled_target))
     }
 
 
@@ -128,10 +130,11 @@ def _rows_behind(store: SampleStore, key: str) -> list[str]:
     return [store.table(side, name).version() for side in ("source", key) for name in ("evaluation", "traits")]
 
 
-def _gap(gap: LossGap | None) -> dict[str, Any]:
+def _gap(gap: LossGap | EstimatedGap | None) -> dict[str, Any]:
     if gap is None:
         return {"loss_gap": None, "detected": None}
+    target_loss = gap.target.loss if isinstance(gap, LossGap) else gap.target_loss
     return {
-        "source_loss": gap.source.loss, "target_loss": gap.target.loss, "loss_gap": gap.value,
+        "source_loss": gap.source.loss, "target_loss": target_loss, "loss_gap": gap.value,
         "ci_low": gap.ci95[0], "ci_high": gap.ci95[1], "p_value": gap.p_value, "detected": gap.detected,
     }  # fmt: skip

@@ -155,28 +155,30 @@ def horizon_traits(class_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}_horizon" for name in ("road", "sky") if name in map(slug, class_names))
 
 
-def rank_hypotheses(hypotheses: Sequence[Hypothesis], shift_rows: pl.DataFrame) -> pl.DataFrame:
-    """One row a hypothesis, the best supported first.
+def rank_hypotheses(
+    hypotheses: Sequence[Hypothesis], shift_rows: pl.DataFrame, loss_name: str = "loss"
+) -> pl.DataFrame:
+    """One row a hypothesis, the best supported first; `loss_name` is what evidence calls the loss inside the target.
 
     Supported where one of its traits differs (q ≤ 0.05) and is no artefact. The rank goes by the largest effect size
     among its traits, weighted up by how strongly that trait goes with the loss inside the target.
     """
     shifts = {row["name"]: row for row in shift_rows.iter_rows(named=True)}
-    judged = [_judge(hypothesis, [shifts[name] for name in hypothesis.traits if name in shifts])
+    judged = [_judge(hypothesis, [shifts[name] for name in hypothesis.traits if name in shifts], loss_name)
               for hypothesis in hypotheses]  # fmt: skip
     judged.sort(key=lambda item: (not item[0]["supported"], -item[1], item[0]["id"]))
     rows = [{**row, "rank": rank} for rank, (row, _) in enumerate(judged, start=1)]
     return pl.DataFrame(rows, schema=HYPOTHESES_SCHEMA)
 
 
-def _judge(hypothesis: Hypothesis, rows: list[dict[str, Any]]) -> tuple[dict[str, Any], float]:
+def _judge(hypothesis: Hypothesis, rows: list[dict[str, Any]], loss_name: str) -> tuple[dict[str, Any], float]:
     usable = [row for row in rows if row["artefact"] is None and not math.isnan(row["p_value"])]
     differing = [row for row in usable if row["q_value"] <= SUPPORT]
     strongest = max(usable, key=_weight, default=None)
     described = {
         "id": hypothesis.id, "family": hypothesis.family, "title": hypothesis.title,
         "statement": hypothesis.statement, "traits": list(hypothesis.traits),
-        "evidence": [_evidence(row) for row in sorted(usable, key=_weight, reverse=True)],
+        "evidence": [_evidence(row, loss_name) for row in sorted(usable, key=_weight, reverse=True)],
         "rank": 0, "supported": bool(differing), "reason": _reason(differing, usable, rows, hypothesis),
     }  # fmt: skip
     return described, _weight(strongest) if strongest else -1.0
@@ -188,13 +190,13 @@ def _weight(row: dict[str, Any]) -> float:
     return effect * (1 + association)
 
 
-def _evidence(row: dict[str, Any]) -> str:
+def _evidence(row: dict[str, Any], loss_name: str) -> str:
     text = (
         f"{row['label']}: {row['source_mean']:.3g} in the source, {row['target_mean']:.3g} in the target "
         f"(g = {row['effect_size']:+.2f}, q = {row['q_value']:.3f})"
     )
     if not math.isnan(row["loss_association"]):
-        text += f"; inside the target it goes with the loss at ρ = {row['loss_association']:+.2f}"
+        text += f"; inside the target it goes with the {loss_name} at ρ = {row['loss_association']:+.2f}"
         text += f" (p = {row['loss_association_p']:.3f})"
     return text
 

@@ -122,6 +122,14 @@ MINIMUM_UNITS = 2
 """With a single unit on a side nothing is known about its spread."""
 
 
+def accuracies(rows: pl.DataFrame) -> Floats:
+    """Share of each sample's labelled pixels that are predicted right, (n,)."""
+    confusion = list_column(rows, "confusion")
+    classes = math.isqrt(confusion.shape[1])
+    found: Floats = confusion[:, :: classes + 1].sum(1) / confusion.sum(1)
+    return found
+
+
 def weighted_means(values: Floats, units: list[str], draws: int, rng: np.random.Generator) -> Floats:
     """Bootstrap draws of a mean, whole units resampled: (draws,)."""
     weights = bootstrap_weights(units, draws, rng)

@@ -7,7 +7,10 @@ import dagster as dg
 import polars as pl
 
 from assets import door
+from assets.diagnosis.estimated import fit_calibration
 from assets.diagnosis.gather import read_sides
+from assets.diagnosis.loss_gap import labelled_rows
+from assets.experiments.calibrate import measure_imitated, shifted_sets
 from assets.experiments.campaign import Campaign, judge_all, run_experiments, together, unexplained
 from assets.experiments.explanation import (
     explained,
@@ -24,6 +27,7 @@ from assets.experiments.responses import measure_responses, trait_names
 from assets.experiments.shares import Attribution, StackLosses
 from assets.experiments.trial import TRIAL_SCHEMA
 from assets.experiments.verdict import Rules
+from assets.inference.estimation import Calibration
 from assets.inference.forward import sample_paths
 from assets.ingestion.manifest import CONTENT
 from assets.scoring.neighbours import reference_latents
@@ -34,7 +38,8 @@ from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore, SampleTable
 
-VERDICT_CODE = (*SHARED_CODE, "assets.experiments.campaign", "assets.experiments.pricing",
+CALIBRATED = ["loss", "confusion", "expected_loss", "expected_pixels"]
+VERDICT_CODE = (*SHARED_CODE, "assets.diagnosis.estimated", "assets.experiments.campaign", "assets.experiments.pricing",
                 "assets.experiments.recipe", "assets.experiments.shares",
                 "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
                 "assets.statistics.shapley")  # fmt: skip
@@ -48,6 +53,10 @@ PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "asset
               "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
               "assets.statistics.shapley")  # fmt: skip
 FILES_CODE = ("assets.experiments.recipe", "assets.experiments.recipe_files")
+CALIBRATION_CODE = ("assets.diagnosis.estimated", "assets.experiments.calibrate", "assets.experiments.forms",
+                    "assets.experiments.jpeg", "assets.experiments.normalise", "assets.experiments.responses",
+                    "assets.inference.estimation", "assets.inference.losses", "resources.model",
+                    "resources.pictures")  # fmt: skip
 EXPLANATION_CODE = ("assets.experiments.explain", "assets.experiments.explanation", "assets.experiments.responses",
                     "assets.experiments.search", "assets.statistics.resampling")  # fmt: skip
 
@@ -84,12 +93,46 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
-    """`explanation`, `causes`, `experiments/<hypothesis>`, `verdicts` and `recipe_files` of one target."""
+    """`calibration`, `explanation`, `causes`, `experiments/<hypothesis>`, `verdicts`, `recipe_files` of one target."""
     return [
+        _calibration(config, key),
         _explanation(config, key, experiments), _causes(config, key, experiments),
         _experiments(config, key, experiments), _verdicts(config, key, experiments),
         _recipe_files(config, key, experiments),
     ]  # fmt: skip
+
+
+def _calibration(config: GapConfig, key: str) -> Any:
+    code = code_version(*CALIBRATION_CODE)
+    spec = door.spec(
+        [key, "calibration"],
+        description="How the loss is estimated where the target has no labels: fitted on the holdout and imitations "
+        "done to it, whose labels say how far an estimate is off.",
+        code_version=code, kinds=["pytorch", "deltalake"],
+        deps=[["source", "model"], ["source", "manifest"], ["source", "evaluation"], [key, "manifest"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__calibration", specs=[spec], pool="gpu")
+    def calibration(
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+    ) -> dg.MaterializeResult[Any]:
+        manifest, target = (store.table(side, "manifest").read() for side in ("source", key))
+        holdout = labelled_rows(store.table("source", "evaluation").read(CALIBRATED), manifest, "holdout")
+        fitted: Calibration | None = None
+        if not target["labelled"].any() and not holdout.is_empty():
+            rows = measure_imitated(
+                load_current(store, config), manifest, lambda samples: engine.batches("source", samples),
+                store.table("source", "imitated", id_column="row_id"), code=code,
+            )  # fmt: skip
+            sets = shifted_sets(rows)
+            fitted = fit_calibration(holdout, *sets) if sets is not None else None
+        stored = {"calibration": None if fitted is None else fitted.as_values()}
+        path = store.write_json(stored, "calibration", f"{key}.json")
+        named = ("temperature", "scale", "power", "error")
+        figures = None if fitted is None else {name: float(getattr(fitted, name)) for name in named}
+        return door.result([key, "calibration"], version=fingerprint(path.read_text()), figures=figures)
+
+    return calibration
 
 
 def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
@@ -126,7 +169,7 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
         [key, "causes"],
         description="What explains the shift, laid on the holdout at the strength found: what each cause costs.",
         code_version=code, kinds=["pytorch", "deltalake"],
-        deps=[[key, "explanation"], [key, "hypotheses"], ["source", "model"]]
+        deps=[[key, "explanation"], [key, "hypotheses"], [key, "calibration"], ["source", "model"]]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "traits")],
     )  # fmt: skip
 
@@ -155,7 +198,8 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
 
 def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
     by_id = {experiment.id: experiment for experiment in experiments}
-    deps = [[key, "hypotheses"], [key, "explanation"], ["source", "model"], ["source", "manifest"], [key, "manifest"]]
+    deps = [[key, "hypotheses"], [key, "explanation"], [key, "calibration"], ["source", "model"],
+            ["source", "manifest"], [key, "manifest"]]  # fmt: skip
     specs = [
         door.spec([key, "experiments", experiment.id], description=experiment.hypothesis.statement,
                   code_version=experiment.code, kinds=["pytorch", "deltalake"], deps=deps, columns=TRIAL_SCHEMA,
@@ -172,8 +216,7 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
         asked = sorted(asset.path[-1] for asset in context.selected_asset_keys)
         diagnosis = store.read_json("diagnosis", f"{key}.json")
         explanation = store.read_json("explanation", f"{key}.json")
-        titles = {name: experiment.hypothesis.title for name, experiment in by_id.items()}
-        found = {name: _reason_to_skip(diagnosis, explanation, name, titles) for name in asked}
+        found = {name: _reason_to_skip(diagnosis, explanation, by_id[name], by_id) for name in asked}
         reasons = {name: reason for name, reason in found.items() if reason is not None}
         tables = {name: store.table(key, "experiments", name, id_column="row_id") for name in asked}
         due = [by_id[name] for name in asked if name not in reasons]
@@ -201,7 +244,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
         code_version=code, kinds=["polars"],
         deps=[[key, "experiments", name] for name in by_id]
         + [[side, name] for side in ("source", key) for name in ("evaluation", "manifest", "embeddings")]
-        + [[key, "gap_scores"], [key, "hypotheses"], [key, "causes"], ["source", "model"]],
+        + [[key, "gap_scores"], [key, "hypotheses"], [key, "causes"], [key, "calibration"], ["source", "model"]],
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__verdicts", specs=[spec], pool="gpu")
@@ -236,10 +279,10 @@ def _judge(
     priced = Priced.of_values(store.read_json("causes", f"{key}.json"))
     if not tried:
         shared = attribution(priced, Attribution([], 0.0, None, []), by_id)
-        left = unexplained(shared) if shared.shares else {"value": None, "ci95": None}
         return {"experiments": skipped, "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
-                "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": left,
-                "recipe_source": "", "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
+                "attribution": shared.rows(), "not_attributed": shared.left_out,
+                "unexplained": _left(shared, detected=False), "recipe_source": "",
+                "root_causes": root_causes(priced, [], by_id, 0.0)}  # fmt: skip
     campaign = _campaign(config, store, engine, key)
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
@@ -247,7 +290,9 @@ def _judge(
     reference = reference_latents(*latents, k, index_folder(store))
     reweighted = [name for name in tried if by_id[name].direction == "reweight"]
     scores = store.table(key, "gap_scores").read()
-    judged, gap = judge_all(campaign, rows, scores, reference, k, rules, reweighted)
+    diagnosis = store.read_json("diagnosis", f"{key}.json")
+    detected = bool(diagnosis["gap"]["detected"]) or not diagnosis["estimated"]
+    judged, gap = judge_all(campaign, rows, scores, reference, k, rules, reweighted, detected=detected)
     confirmed = [by_id[row["experiment"]] for row in judged if row["verdict"] == "confirmed"]
     confirmed.sort(key=lambda experiment: -_strength(judged, experiment.id))
     table = store.table(key, "recipe", id_column="row_id")
@@ -256,8 +301,14 @@ def _judge(
         _save_changed(store, key, outcome.changed_model)
     shared = attribution(priced, outcome.attribution, by_id)
     return {"experiments": judged + skipped, "recipe": outcome.recipe,
-            "attribution": shared.rows(), "not_attributed": shared.left_out, "unexplained": unexplained(shared),
-            "recipe_source": outcome.source, "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
+            "attribution": shared.rows(), "not_attributed": shared.left_out,
+            "unexplained": _left(shared, detected=detected), "recipe_source": outcome.source,
+            "root_causes": root_causes(priced, judged, by_id, gap.value)}  # fmt: skip
+
+
+def _left(shared: Attribution, *, detected: bool) -> dict[str, Any]:
+    """What is unexplained; nothing where no share of a gap is known and none was tried on one that is detected."""
+    return unexplained(shared) if detected or shared.shares else {"value": None, "ci95": None}
 
 
 def _rules(config: GapConfig) -> Rules:
@@ -265,26 +316,38 @@ def _rules(config: GapConfig) -> Rules:
     return Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
 
 
-def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
+def load_current(store: SampleStore, config: GapConfig) -> Any:
+    """The model under test, as the store keeps it."""
     from resources.model import load_model
 
+    return load_model(store.path("models", "current", "model.json").parent, config)
+
+
+def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
     return Campaign(
         key, read_sides(store, key), store.table("source", "traits").read(), store.table(key, "traits").read(), engine,
-        load_model(store.path("models", "current", "model.json").parent, config),
+        load_current(store, config),
     )  # fmt: skip
 
 
 def _reason_to_skip(
-    diagnosis: dict[str, Any], explanation: dict[str, Any], name: str, titles: dict[str, str]
+    diagnosis: dict[str, Any], explanation: dict[str, Any], experiment: Experiment, by_id: dict[str, Experiment]
 ) -> str | None:
-    """Why an experiment is not worth a forward: no labels, no gap, a trait that does not differ, a better cause."""
+    """Why an experiment is not worth a forward: no labels, no gap, a trait that does not differ, a better cause.
+
+    An estimated gap whose interval holds 0 is no reason: that interval holds the estimator's own error.
+    """
     if diagnosis["without_gap"]:
         return f"{diagnosis['without_gap']}, so no loss can be compared"
+    if diagnosis["estimated"] and experiment.direction == "reweight":
+        return "it needs the target's labels, and the target has none"
     gap = diagnosis["gap"]
-    if not gap["detected"]:
-        return f"no loss gap: {gap['loss_gap']:+.3f} [{gap['ci_low']:+.3f}, {gap['ci_high']:+.3f}]"
-    row = next(row for row in diagnosis["hypotheses"] if row["id"] == name)
-    return not_explained(explanation, name, titles) if row["supported"] else str(row["reason"])
+    if not (gap["ci_high"] > 0 if diagnosis["estimated"] else gap["detected"]):
+        said = "no loss gap by estimated loss" if diagnosis["estimated"] else "no loss gap"
+        return f"{said}: {gap['loss_gap']:+.3f} [{gap['ci_low']:+.3f}, {gap['ci_high']:+.3f}]"
+    row = next(row for row in diagnosis["hypotheses"] if row["id"] == experiment.id)
+    titles = {name: other.hypothesis.title for name, other in by_id.items()}
+    return not_explained(explanation, experiment.id, titles) if row["supported"] else str(row["reason"])
 
 
 def _skipped(table: SampleTable, name: str, reason: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -43,6 +43,7 @@ from assets.scoring.neighbours import ReferenceLatents
 from assets.statistics.neighbourhoods import auroc
 from assets.traits.table import histogram_of
 from resources.engine import LocalEngine
+from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch
 from resources.sample_store import SampleTable
@@ -66,11 +67,20 @@ class Campaign:
     engine: LocalEngine
     model: SegmentationModel
 
+    def version(self, side: Side) -> str:
+        """What decides a side's losses besides picture and label: the model, and what reads them without labels."""
+        calibration = self.sides.estimated_by
+        version = self.model.fingerprint
+        if side == "holdout" or calibration is None:  # the source's losses are measured
+            return version
+        return fingerprint(version, calibration.as_values())
+
     def samples(self, side: Side, *, report: bool) -> pl.DataFrame:
-        """Manifest rows of the labelled, usable samples of one half of target or holdout."""
+        """Manifest rows of the usable samples of one half of target or holdout that have a loss."""
         manifest = self.sides.target_manifest if side == "target" else self.sides.source_manifest
         part = pl.col("part") == side
-        usable = part & pl.col("labelled") & ~pl.col("quarantined")
+        estimated = side == "target" and self.sides.estimated_by is not None
+        usable = part & (pl.col("labelled") | pl.lit(estimated)) & ~pl.col("quarantined")
         return manifest.filter(usable & (pl.col("report_half") == report)).sort("sample_id")
 
     def reference(self) -> pl.DataFrame:
@@ -135,17 +145,16 @@ def run_experiments(
     Returns each experiment's fit and row counts (with `forwards`).
     """
     sets = campaign.fit_sets()
-    samples: dict[Side, pl.DataFrame] = {
-        "target": campaign.samples("target", report=True),
-        "holdout": campaign.samples("holdout", report=True),
-    }
+    sides: tuple[Side, ...] = ("target", "holdout")
+    samples = {side: campaign.samples(side, report=True) for side in sides}
+    versions = {side: campaign.version(side) for side in sides}
     fits = {experiment.id: fit_experiment(experiment, sets) for experiment in experiments}
     trials: list[Trial] = []
     counts: dict[str, dict[str, int]] = {}
     for experiment in experiments:
         fitted, table = fits[experiment.id], tables[experiment.id]
         roles = [role for role in SIDES if role in fitted.parameters or (role == "plain" and _crops(fitted))]
-        wanted = wanted_rows(fitted, samples, campaign.model.fingerprint, experiment.code, roles)
+        wanted = wanted_rows(fitted, samples, versions, experiment.code, roles)
         change, prints = table.diff(wanted), dict(wanted.iter_rows())
         counts[experiment.id] = change.counts()
         if isinstance(experiment.operator, ReweightOperator):
@@ -160,7 +169,7 @@ def run_experiments(
             else:
                 trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
         table.remove(change.removed)
-    run_trials(trials, campaign.load, what=what)
+    run_trials(trials, campaign.load, what=what, calibration=campaign.sides.estimated_by)
     for trial_id, table in tables.items():
         if not table.exists:
             table.upsert(pl.DataFrame(schema=TRIAL_SCHEMA))
@@ -189,11 +198,15 @@ def _reweight(
 
 def judge_all(
     campaign: Campaign, rows: dict[str, pl.DataFrame], scores: pl.DataFrame, reference: ReferenceLatents, k: int,
-    rules: Rules, reweighted: Collection[str] = (),
+    rules: Rules, reweighted: Collection[str] = (), *, detected: bool = True,
 ) -> tuple[list[dict[str, Any]], GapDraws]:  # fmt: skip
-    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing."""
+    """Verdict rows of all experiments with rows, corrected together; `reweighted` names those that alter nothing.
+
+    `detected`: whether there is a gap to have a share of; without one only estimated losses are judged.
+    """
     target, holdout = campaign.sides.target, campaign.sides.holdout
-    gap = gap_draws(target, holdout, rules)
+    calibration = campaign.sides.estimated_by
+    gap = gap_draws(target, holdout, rules, calibration)
     before = scores.filter(pl.col("sample_id").is_in(gap.ids))["gap_score"].to_numpy()
 
     def score(latents: Floats) -> Floats:
@@ -203,7 +216,9 @@ def judge_all(
         return auroc(changed, reference.holdout_scores)
 
     figures = [measure(name, table, target, holdout, gap, rules) for name, table in rows.items()]
-    figures = [replace(found, can_harm=found.experiment not in reweighted) for found in figures]
+    estimated = calibration is not None
+    figures = [replace(f, can_harm=f.experiment not in reweighted, estimated=estimated) for f in figures]
+    figures = figures if detected else [f.without_shares() for f in figures]
     judged = verdict_rows(figures, gap.value, rules)
     for row in judged:
         row["latent_gap_after"] = latent_gap_after(rows[row["experiment"]], score, separation)

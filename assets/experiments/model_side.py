@@ -6,6 +6,7 @@ Belongs here: model operators. Does not: training from scratch (inference/traini
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from assets.experiments.operators import NotApplicable
@@ -43,7 +44,7 @@ class BatchNormReestimation:
                 "give the network and its state dict"
             )
         network: Any = copy.deepcopy(model.network)
-        layers = [layer for layer in network.modules() if _is_batch_norm(layer)]
+        layers = [layer for layer in network.modules() if is_batch_norm(layer)]
         if not layers:
             raise NotApplicable("the network has no batch-norm layers")
         if len(fit_pictures) < FEWEST_PICTURES:
@@ -51,7 +52,7 @@ class BatchNormReestimation:
                 f"{len(fit_pictures)} pictures to re-estimate on, at least {FEWEST_PICTURES} are needed"
             )
         source = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
-        _estimate(network, layers, [model.normalised(part) for part in torch.split(fit_pictures, BATCH)])
+        estimate_statistics(network, layers, [model.normalised(part) for part in torch.split(fit_pictures, BATCH)])
         order = torch.Generator().manual_seed(0)
         for layer, (mean, variance) in zip(layers, source, strict=True):
             if not layer.num_batches_tracked:  # a layer that no forward reaches keeps what it had
@@ -71,13 +72,14 @@ class BatchNormReestimation:
         return SegmentationModel(network, model.config, model.class_count, version, str(model.device))
 
 
-def _is_batch_norm(layer: nn.Module) -> bool:
+def is_batch_norm(layer: nn.Module) -> bool:
+    """Whether a layer normalises by running statistics of batches."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return isinstance(layer, _BatchNorm) and layer.track_running_stats
 
 
-def _estimate(network: nn.Module, layers: list[nn.Module], batches: list[Tensor]) -> None:
+def estimate_statistics(network: nn.Module, layers: list[nn.Module], batches: Iterable[Tensor]) -> None:
     """Leave in the layers the average of the batches' statistics; the rest of the network stays in evaluation mode."""
     import torch
 

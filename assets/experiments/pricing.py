@@ -23,6 +23,7 @@ from assets.experiments.responses import Probe, Setting, probes
 from assets.experiments.search import PLAUSIBLE
 from assets.experiments.shares import CAMERA, Attribution, Share, StackLosses
 from assets.experiments.verdict import FEWEST_UNITS, Interval, Rules, Word
+from assets.inference.estimation import Calibration
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import bootstrap_weights, paired_cluster_test, percentile_interval
 from assets.statistics.shapley import coalitions, shapley_values
@@ -211,7 +212,8 @@ def price(causes: Sequence[Cause], losses: StackLosses, rules: Rules, *, detecte
     if not causes:
         return Priced([])
     units, names = holdout["unit"].to_list(), [cause.id for cause in causes]
-    scale = _scale(before, units, losses.campaign.sides.target, rules, detected)
+    sides = losses.campaign.sides
+    scale = _scale(before, units, sides.target, sides.estimated_by, rules, detected)
     stacks = {c: laid_on([cause for cause in causes if cause.id in c and not cause.is_content])
               for c in coalitions(names)}  # fmt: skip
     others = {cause.id: [replace(cause, setting=setting) for setting in cause.plausible] for cause in causes}
@@ -264,7 +266,10 @@ def _families(confirmed: Sequence[Cause], worth: Mapping[str, _Worth], scale: _S
             yield Share(name, members, share, interval, induced=True)
 
 
-def _scale(before: Floats, units: list[str], target: pl.DataFrame, rules: Rules, detected: bool) -> _Scale:
+def _scale(
+    before: Floats, units: list[str], target: pl.DataFrame, calibration: Calibration | None, rules: Rules,
+    detected: bool,
+) -> _Scale:  # fmt: skip
     rng = np.random.default_rng(rules.seed)
     own = bootstrap_weights(units, rules.draws, rng)
     own = own / own.sum(1, keepdims=True)
@@ -274,7 +279,8 @@ def _scale(before: Floats, units: list[str], target: pl.DataFrame, rules: Rules,
     other = bootstrap_weights(target["unit"].to_list(), rules.draws, rng)
     after = target["loss"].to_numpy().astype(np.float64)
     gap = float(after.mean()) - source_loss
-    gaps = other @ after / other.sum(1) - own @ before
+    factors = np.ones(rules.draws) if calibration is None else calibration.factors(rules.draws, rng)
+    gaps = other @ after / other.sum(1) * factors - own @ before
     return _Scale(gap, gaps, own, rules.smallest_effect * max(gap, source_loss), detected)
 
 

@@ -28,9 +28,10 @@ from assets.experiments.operators import (
 )
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import ClassShare, mean_class_losses, recomposed_losses
-from assets.experiments.trial import FitSets, Predictor, predict
+from assets.experiments.trial import FitSets, Predictor, loss_sums, predict
 from assets.experiments.verdict import GapDraws, pair
-from assets.inference.losses import list_column, pixel_sums
+from assets.inference.estimation import Calibration
+from assets.inference.losses import list_column
 from assets.statistics.resampling import paired_cluster_test, percentile_interval
 from resources.model import SegmentationModel
 from resources.pictures import Picture
@@ -151,12 +152,13 @@ def stack_greedily(
     return stack
 
 
-def picture_losses(predictor: Predictor, pictures: list[Picture]) -> Iterator[tuple[str, Floats, Floats]]:
-    """Each picture's loss sums and labelled pixels by class under a predictor."""
+def picture_losses(
+    predictor: Predictor, pictures: list[Picture], calibration: Calibration | None = None
+) -> Iterator[tuple[str, Floats, Floats]]:
+    """Each picture's loss sums and labelled pixels by class under a predictor; estimated where it has no label."""
     for picture, scores, mask, _ in predict(predictor, pictures):
         ruled = predictor.relabel(scores, mask)[0] if predictor.relabel else (scores, mask)
-        sums = pixel_sums(*ruled)
-        yield picture.sample_id, sums.loss_sum, sums.class_pixels.astype(np.float64)
+        yield picture.sample_id, *loss_sums(picture, *ruled, calibration)
 
 
 @dataclass(frozen=True)

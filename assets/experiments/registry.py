@@ -49,6 +49,7 @@ SHARED_CODE = (
     "assets.experiments.match",
     "assets.experiments.operators",
     "assets.experiments.trial",
+    "assets.inference.estimation",
     "assets.inference.losses",
     "assets.inference.latents",
     "assets.traits.colour",

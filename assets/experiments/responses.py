@@ -23,7 +23,7 @@ from assets.experiments.operators import Window
 from assets.experiments.search import Floats, Response
 from assets.traits.layout import measure_layout
 from assets.traits.measure import measure_pictures
-from assets.traits.regional import measure_regions
+from assets.traits.regional import measure_regions, measure_road
 from assets.traits.registry import Trait
 from resources.pictures import Picture, to_input_mask
 from resources.progress import track
@@ -142,9 +142,10 @@ def _measure(
     rows = np.full((len(pictures), len(names)), np.nan) if unchanged is None else unchanged.copy()
     for i, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
         values = {name: float(column[i]) for name, column in of_pictures.items()}
-        values |= measure_regions(picture, mask, class_names)
         if unchanged is None:
-            values |= measure_layout(mask, class_names)
+            values |= measure_regions(picture, mask, class_names) | measure_layout(mask, class_names)
+        else:
+            values |= measure_road(picture, mask, class_names)
         for place, name in enumerate(names):
             if name in values:
                 rows[i, place] = values[name]

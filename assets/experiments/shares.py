@@ -71,9 +71,9 @@ class StackLosses:
             wanted = self._wanted(side, stack, report=report) if stack.steps else {}
             self._asked |= wanted.keys()
             lacking = {row: (name, mark) for row, (name, mark) in wanted.items() if known.get(row) != mark}
-            if lacking and self._key(stack) not in due:
+            if lacking and self._key(side, stack) not in due:
                 predictor = stack.predictor(self.campaign.model, self.sets.target_fit)
-                due[self._key(stack)] = predictor, {name: (row, mark) for row, (name, mark) in lacking.items()}
+                due[self._key(side, stack)] = predictor, {name: (row, mark) for row, (name, mark) in lacking.items()}
         if due:
             for rows in self._computed(side, list(due.values())):
                 self.table.upsert(rows, new=set(rows["row_id"]) - known.keys())
@@ -100,17 +100,18 @@ class StackLosses:
             rows = []
             for predictor, lacking in due:
                 pictures = [picture for picture in batch.pictures if picture.sample_id in lacking]
-                for name, loss, pixels in picture_losses(predictor, pictures) if pictures else ():
+                found = picture_losses(predictor, pictures, self.campaign.sides.estimated_by) if pictures else ()
+                for name, loss, pixels in found:
                     rows.append(_row(*lacking[name], name, loss, pixels))
             yield pl.DataFrame(rows, schema=TRIAL_SCHEMA)
 
-    def _key(self, stack: Stack) -> str:
+    def _key(self, side: Side, stack: Stack) -> str:
         codes = [step.experiment.code for step in stack.steps]
-        return fingerprint(recipe_steps(stack), codes, self.campaign.model.fingerprint, self.code)
+        return fingerprint(recipe_steps(stack), codes, self.campaign.version(side), self.code)
 
     def _wanted(self, side: Side, stack: Stack, *, report: bool) -> dict[str, tuple[str, str]]:
         """Sample id and fingerprint of every row that a stack's half should have, by row id."""
-        key = self._key(stack)
+        key = self._key(side, stack)
         columns = ("sample_id", "image_hash", "mask_hash", "labels_version")
         samples = self.campaign.samples(side, report=report).select(columns).iter_rows()
         return {f"{side}:{key}:{name}": (name, fingerprint(content, key)) for name, *content in samples}

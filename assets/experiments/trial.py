@@ -31,6 +31,7 @@ from assets.experiments.operators import (
 )
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import recomposed_losses
+from assets.inference.estimation import Calibration, estimated_sums, strided_pixels
 from assets.inference.losses import at_label_pixels, list_column, pixel_sums
 from assets.traits.measure import PICTURE_TRAITS, measure_pictures
 from resources.datasets.base import IGNORE
@@ -290,21 +291,29 @@ def _predictor(
 
 
 def wanted_rows(
-    fitted: Fitted, samples: dict[Side, pl.DataFrame], model_version: str, code: str, roles: Sequence[str]
+    fitted: Fitted, samples: dict[Side, pl.DataFrame], versions: dict[Side, str], code: str, roles: Sequence[str]
 ) -> pl.DataFrame:
-    """Row ids and fingerprints of an experiment's table: content of the sample, the role's parameters, model, code."""
+    """Row ids and fingerprints of an experiment's table: content of the sample, the role's parameters, model, code.
+
+    `versions`: what decides a side's losses besides these, as `Campaign.version` says.
+    """
     pairs = []
     for role in roles:
-        decides = (fitted.parameters.get(role, fitted.parameters.get("imitated")), model_version, code, role)
-        columns = samples[SIDES[role]].select("sample_id", "image_hash", "mask_hash", "labels_version")
+        side = SIDES[role]
+        decides = (fitted.parameters.get(role, fitted.parameters.get("imitated")), versions[side], code, role)
+        columns = samples[side].select("sample_id", "image_hash", "mask_hash", "labels_version")
         pairs += [(f"{role}:{name}", fingerprint(content, decides)) for name, *content in columns.iter_rows()]
     return pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
 
 
-def run_trials(trials: list[Trial], load: Callable[[Side, list[str]], Iterator[Batch]], *, what: str) -> int:
+def run_trials(
+    trials: list[Trial], load: Callable[[Side, list[str]], Iterator[Batch]], *, what: str,
+    calibration: Calibration | None = None,
+) -> int:  # fmt: skip
     """Run all stale rows of all trials, each sample decoded once a side. Returns the number of forwards (pictures).
 
-    Rows are committed batch by batch, so that a killed run resumes at its last batch.
+    Losses of pictures without a label are estimated by the calibration. Rows are committed batch by batch, so that a
+    killed run resumes at its last batch.
     """
     forwards = 0
     for side in ("target", "holdout"):
@@ -316,7 +325,7 @@ def run_trials(trials: list[Trial], load: Callable[[Side, list[str]], Iterator[B
             for trial in due:
                 stale = [picture for picture in batch.pictures if picture.sample_id in trial.stale]
                 if stale:
-                    rows = list(_run(trial, stale))
+                    rows = list(_run(trial, stale, calibration))
                     trial.table.upsert(pl.DataFrame(rows, schema=TRIAL_SCHEMA), new=trial.change.new)
                     forwards += len(stale)
     return forwards
@@ -352,7 +361,11 @@ def reweighted_rows(fitted: Fitted, role: Role, evaluation: pl.DataFrame, prints
 def predict(
     predictor: Predictor, pictures: list[Picture]
 ) -> Iterator[tuple[Picture, Tensor, NDArray[np.uint8], Tensor]]:
-    """For each labelled picture: scores (C, h, w) at the label's pixels, the mask of what counts, the latent (d,)."""
+    """For each picture: scores (C, h, w) at the label's pixels, the mask of what counts, the latent (d,).
+
+    Without a label, scores are at the model's pixels (the picture's, through windows), and the mask is 0 where they
+    count.
+    """
     if predictor.windows is not None:
         for picture in pictures:
             yield _predict_windows(predictor, picture)
@@ -363,14 +376,30 @@ def predict(
     outputs = predictor.model(_changed(predictor, batch, [picture.sample_id for picture in pictures]))
     pooled = outputs.latent.mean((2, 3))
     for i, picture in enumerate(pictures):
-        mask = _mask(picture)
+        mask = _mask(picture, (outputs.logits.shape[2], outputs.logits.shape[3]))
         yield picture, at_label_pixels(outputs.logits[i], (mask.shape[0], mask.shape[1])), mask, pooled[i]
+
+
+def loss_sums(
+    picture: Picture, scores: Tensor, mask: NDArray[np.uint8], calibration: Calibration | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Loss and pixels by class, each (C,), of what `predict` yields: measured, or estimated where there is no label."""
+    if picture.mask is not None:
+        sums = pixel_sums(scores, mask)
+        return sums.loss_sum, sums.class_pixels.astype(np.float64)
+    if calibration is None:
+        raise ValueError(f"{picture.sample_id}: has no label, and there is no calibration to estimate its loss by")
+    import torch
+
+    counted = torch.from_numpy(mask != IGNORE)[None].to(scores.device)
+    kept = strided_pixels(scores)[:, strided_pixels(counted)[0]]
+    return estimated_sums(kept, calibration)
 
 
 def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, Tensor, NDArray[np.uint8], Tensor]:
     import torch
 
-    mask = _mask(picture)
+    mask = _mask(picture, (picture.image.shape[0], picture.image.shape[1]))
     height, width = mask.shape
     windows = predictor.windows(height, width) if predictor.windows else []
     model = predictor.model
@@ -388,17 +417,18 @@ def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, T
     return picture, scores, counted, outputs.latent.mean((0, 2, 3))
 
 
-def _run(trial: Trial, pictures: list[Picture]) -> Iterator[dict[str, Any]]:
+def _run(trial: Trial, pictures: list[Picture], calibration: Calibration | None) -> Iterator[dict[str, Any]]:
     measured = _measured(trial, pictures)
     relabel = trial.predictor.relabel
     for i, (picture, scores, mask, latent) in enumerate(predict(trial.predictor, pictures)):
-        found = [pixel_sums(*ruled) for ruled in (relabel(scores, mask) if relabel else [(scores, mask)])]
+        ruled = relabel(scores, mask) if relabel else [(scores, mask)]
+        found = [loss_sums(picture, *one, calibration) for one in ruled]
         row_id = f"{trial.role}:{picture.sample_id}"
         yield {
             "row_id": row_id, "fingerprint": trial.prints[row_id], "sample_id": picture.sample_id,
-            "role": trial.role, "loss": float(np.mean([sums.loss for sums in found])),
-            "loss_sum": np.mean([sums.loss_sum for sums in found], axis=0).tolist(),
-            "class_pixels": np.mean([sums.class_pixels for sums in found], axis=0).tolist(),
+            "role": trial.role, "loss": float(np.mean([_mean_loss(*sums) for sums in found])),
+            "loss_sum": np.mean([loss for loss, _ in found], axis=0).tolist(),
+            "class_pixels": np.mean([pixels for _, pixels in found], axis=0).tolist(),
             "latent": [] if relabel else latent.cpu().tolist(), "traits": measured[i],
         }  # fmt: skip
 
@@ -419,10 +449,12 @@ def _changed(predictor: Predictor, batch: Tensor, ids: list[str]) -> Tensor:
     return predictor.change(batch, ids) if predictor.change is not None else batch
 
 
-def _mask(picture: Picture) -> NDArray[np.uint8]:
-    if picture.mask is None:
-        raise ValueError(f"{picture.sample_id}: trials need labels")
-    return picture.mask
+def _mask(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
+    return picture.mask if picture.mask is not None else np.zeros(size, np.uint8)
+
+
+def _mean_loss(loss: NDArray[np.float64], pixels: NDArray[np.float64]) -> float:
+    return float(loss.sum() / pixels.sum()) if pixels.sum() else float("nan")
 
 
 def _relabelled(

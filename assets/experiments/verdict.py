@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.diagnosis.loss_gap import weighted_means
+from assets.inference.estimation import Calibration
 from assets.inference.losses import list_column
 from assets.statistics.multiplicity import holm
 from assets.statistics.resampling import (
@@ -48,7 +49,8 @@ class Rules:
 class GapDraws:
     """The loss gap on the report half and its bootstrap draws, which all ratios share.
 
-    `target_weights` (draws, n) resample the target's units; `gaps` (draws,) are the gap under them.
+    `target_weights` (draws, n) resample the target's units; `gaps` (draws,) are the gap under them. Where the target's
+    losses are estimated, `factors` (draws,) are what its true ones might be times as much.
     """
 
     ids: list[str]
@@ -58,6 +60,7 @@ class GapDraws:
     target_weights: Floats
     holdout_units: dict[str, str]
     gaps: Floats
+    factors: Floats = field(default_factory=lambda: np.ones(1))
 
     def shares(self, gain: Floats, ids: list[str]) -> Floats:
         """Draws of the share of the gap that the mean gain of some of its samples is."""
@@ -65,7 +68,7 @@ class GapDraws:
         weights = self.target_weights[:, [places[name] for name in ids]]
         mass = weights.sum(1)
         means = np.divide(weights @ gain, mass, out=np.full(len(mass), math.nan), where=mass > 0)
-        shares: Floats = means / self.gaps
+        shares: Floats = means * self.factors / self.gaps
         return shares
 
 
@@ -92,7 +95,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an experiment found, before the correction over all of them."""
+    """What an experiment found, before the correction over all of them.
+
+    `difference` is of the target's loss, `imitated_delta` what the imitation adds to the holdout's, both after minus
+    before; shares of the gap are the same, held against it.
+    """
 
     experiment: str
     samples: int = 0
@@ -100,10 +107,13 @@ class Figures:
     loss_before: float = math.nan
     loss_after: float = math.nan
     difference: float = math.nan
+    difference_ci95: Interval | None = None
     gap_closed: float = math.nan
     ci95: Interval | None = None
     p_value: float = math.nan
     q_value: float = math.nan
+    imitated_delta: float = math.nan
+    imitated_ci95: Interval | None = None
     gap_induced: float = math.nan
     induced_ci95: Interval | None = None
     induced_p_value: float = math.nan
@@ -118,22 +128,48 @@ class Figures:
     can_harm: bool = True
     """False for a re-weighting, which alters neither picture nor model: between two halves of the holdout it moves the
     loss as far as their composition differs, and that harms nobody."""
+    estimated: bool = False
+    """Whether the target's losses are estimated; those of the source never are."""
+    gap_detected: bool = True
+    """False for an estimated gap that is not beyond the estimator's error: nothing has a share of it."""
+
+    @property
+    def closes(self) -> bool:
+        """Whether the target was changed."""
+        return self.difference_ci95 is not None
+
+    @property
+    def induces(self) -> bool:
+        """Whether the source was."""
+        return self.imitated_ci95 is not None
 
     @property
     def tried(self) -> bool:
         """Whether any direction ran."""
-        return self.ci95 is not None or self.induced_ci95 is not None
+        return self.closes or self.induces
+
+    def without_shares(self) -> Figures:
+        """The same without shares of a gap that may be nothing."""
+        return replace(
+            self, gap_detected=False, gap_closed=math.nan, ci95=None, gap_induced=math.nan, induced_ci95=None
+        )
 
 
-def gap_draws(target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules) -> GapDraws:
-    """The gap between labelled rows of the target's report half and of the holdout, with its draws."""
+def gap_draws(
+    target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules, calibration: Calibration | None = None
+) -> GapDraws:
+    """The gap between rows of the target's report half and labelled ones of the holdout, with its draws.
+
+    `calibration`: what the target's losses were estimated by, whose error is then in the draws.
+    """
     report = target.filter(pl.col("report_half"))
     rng = np.random.default_rng(rules.seed)
     units = report["unit"].to_list()
     weights = bootstrap_weights(units, rules.draws, rng)
     before = report["loss"].to_numpy()
     source = weighted_means(holdout["loss"].to_numpy(), holdout["unit"].to_list(), rules.draws, rng)
-    gaps = weights @ before / weights.sum(1) - source
+    factors = np.ones(rules.draws) if calibration is None else calibration.factors(rules.draws, rng)
+    gaps = weights @ before / weights.sum(1) * factors - source
     return GapDraws(
         ids=report["sample_id"].to_list(),
         units=units,
@@ -142,6 +178,7 @@ def gap_draws(target: pl.DataFrame, holdout: pl.DataFrame, rules: Rules) -> GapD
         target_weights=weights,
         holdout_units=dict(holdout.select("sample_id", "unit").iter_rows()),
         gaps=gaps,
+        factors=factors,
     )
 
 
@@ -173,8 +210,8 @@ def _closed(figures: Figures, normalised: Paired, sham: Paired | None, gap: GapD
     figures = replace(
         figures, samples=len(normalised.gain), units=len(set(normalised.units)),
         loss_before=float(normalised.before.mean()), loss_after=float(normalised.after.mean()), difference=-test.mean,
-        gap_closed=test.mean / gap.value, ci95=percentile_interval(draws), p_value=test.p_value,
-        per_class=tuple(normalised.class_delta.tolist()),
+        difference_ci95=_negated(test.ci95), gap_closed=test.mean / gap.value, ci95=percentile_interval(draws),
+        p_value=test.p_value, per_class=tuple(normalised.class_delta.tolist()),
     )  # fmt: skip
     if sham is None:
         return figures
@@ -195,7 +232,7 @@ def _closed_under_rule(
     figures = replace(
         figures, samples=len(target.gain), units=min(len(set(side.units)) for side in ruled),
         loss_before=float(target.before.mean()), loss_after=float(target.after.mean()), difference=-test.mean,
-        gap_closed=test.mean / gap.value, p_value=test.p_value,
+        difference_ci95=_negated(test.ci95), gap_closed=test.mean / gap.value, p_value=test.p_value,
         ci95=percentile_interval(gap.shares(target.gain, target.ids) - common),
         per_class=tuple(target.class_delta.tolist()),
     )  # fmt: skip
@@ -226,6 +263,8 @@ def _induced(figures: Figures, imitated: Paired, gap: GapDraws, rules: Rules) ->
         figures,
         samples=figures.samples or len(imitated.gain),
         units=figures.units or len(set(imitated.units)),
+        imitated_delta=-test.mean,
+        imitated_ci95=_negated(test.ci95),
         gap_induced=-test.mean / gap.value,
         induced_ci95=percentile_interval(draws),
         induced_p_value=test.p_value,
@@ -265,25 +304,40 @@ def _plain(rows: pl.DataFrame, holdout: pl.DataFrame) -> pl.DataFrame:
 
 def correct(figures: list[Figures]) -> list[Figures]:
     """Holm's correction over all experiments that ran, of the p-value of their first direction."""
-    primary = [f.p_value if f.ci95 is not None else f.induced_p_value for f in figures]
+    primary = [f.p_value if f.closes else f.induced_p_value for f in figures]
     return [replace(f, q_value=float(q)) for f, q in zip(figures, holm(np.array(primary)), strict=True)]
 
 
 def judge(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
     """The word and its reasons.
 
-    Confirmed: gap closed (or induced) lies above 0 after correction, beats the sham, leaves the control unharmed, and
-    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on.
+    Of an estimated gap that is not detected nothing has a share: nothing is confirmed then, and refuted is only what
+    makes things worse.
     """
-    primary = figures.ci95 if figures.ci95 is not None else figures.induced_ci95
-    if primary is None:
+    if not figures.tried:
         return "skipped", "no direction could be tried"
-    what = "closes" if figures.ci95 is not None else "induces"
-    share = figures.gap_closed if figures.ci95 is not None else figures.gap_induced
-    shown = f"it {what} {share:.0%} of the gap [{primary[0]:.0%}, {primary[1]:.0%}]"
+    return _judge_shares(figures, gap, rules) if figures.gap_detected else _judge_without_gap(figures, rules)
+
+
+def _judge_shares(figures: Figures, gap: float, rules: Rules) -> tuple[Word, str]:
+    """The word where there is a gap to have a share of.
+
+    Confirmed: gap closed (or induced) lies above 0 after correction, beats the sham, leaves the control unharmed, and
+    both directions agree. Refuted: the whole interval lies below the smallest effect worth acting on. A loss that is
+    estimated falls when a change only makes the model surer of itself: without an imitation on the source, whose loss
+    is measured, what a normalisation closes is neither confirmed nor, against that imitation, refuted.
+    """
+    primary = figures.ci95 if figures.closes else figures.induced_ci95
+    assert primary is not None
+    what = "closes" if figures.closes else "induces"
+    share = figures.gap_closed if figures.closes else figures.gap_induced
+    gap_said = "the estimated gap" if figures.estimated else "the gap"
+    shown = f"it {what} {share:.0%} of {gap_said} [{primary[0]:.0%}, {primary[1]:.0%}]"
     if figures.units < FEWEST_UNITS:
         return "inconclusive", f"{shown}, but {figures.units} independent groups are too few to judge by"
     if primary[1] < rules.smallest_effect:
+        if figures.estimated and figures.closes and _costs_the_source(figures):
+            return "inconclusive", f"{shown} by estimated loss, but done to the source it costs loss"
         return "refuted", f"{shown}, below the smallest effect worth acting on ({rules.smallest_effect:.0%})"
     against = _objections(figures, gap, rules, primary)
     if against:
@@ -302,7 +356,11 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
     harmed = figures.can_harm and figures.control_ci95 is not None and figures.control_ci95[0] > 0
     if harmed and figures.control_delta > rules.smallest_effect * gap:
         found.append(f"it harms the control by {figures.control_delta:.3f}")
-    if figures.ci95 is not None and figures.induced_ci95 is not None and figures.induced_ci95[0] <= 0:
+    if figures.estimated and not figures.induces:
+        found.append(
+            "that is by estimated loss alone: no imitation on the source, whose loss is measured, bears it out"
+        )
+    if figures.closes and figures.induced_ci95 is not None and figures.induced_ci95[0] <= 0:
         low, high = figures.induced_ci95
         found.append(
             f"done to the source it induces {figures.gap_induced:.0%} of the gap [{low:.0%}, {high:.0%}], "
@@ -311,11 +369,37 @@ def _objections(figures: Figures, gap: float, rules: Rules, primary: Interval) -
     return found
 
 
+def _judge_without_gap(figures: Figures, rules: Rules) -> tuple[Word, str]:
+    """The word where the estimated gap may be nothing: what is worse by estimate is refuted, and no more is known."""
+    done = []
+    if figures.difference_ci95 is not None:
+        done.append(f"it changes the estimated loss by {_delta(figures.difference, figures.difference_ci95)}")
+    if figures.imitated_ci95 is not None:
+        done.append(f"done to the source it adds {_delta(figures.imitated_delta, figures.imitated_ci95)} to the loss")
+    shown = f"{'; '.join(done)}; p = {figures.q_value:.3f} after correction"
+    if figures.units < FEWEST_UNITS:
+        return "inconclusive", f"{shown}, but {figures.units} independent groups are too few to judge by"
+    worse = figures.difference_ci95 is not None and figures.difference_ci95[0] > 0 and figures.q_value <= rules.alpha
+    if worse and not _costs_the_source(figures):
+        return "refuted", f"{shown}: worse, whatever the size of the gap"
+    return "inconclusive", f"the estimated gap may be nothing; {shown}"
+
+
+def _delta(value: float, interval: Interval) -> str:
+    return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+
+
+def _costs_the_source(figures: Figures) -> bool:
+    """Whether the same done to the source adds to its loss, which is measured."""
+    bounds = figures.induced_ci95 if figures.gap_detected else figures.imitated_ci95
+    return bounds is not None and bounds[0] > 0
+
+
 def _support(figures: Figures) -> str:
     text = f", p = {figures.q_value:.3f} after correction"
     if figures.beats_sham is not None:
         text += "; a sham of the same size does not do as well"
-    if figures.ci95 is not None and figures.induced_ci95 is not None:
+    if figures.closes and figures.induces:
         text += f"; done to the source it induces {figures.gap_induced:.0%} of the gap"
     return text
 

@@ -17,7 +17,8 @@ from resources.sample_store import SampleStore
 
 EXPORTED_CODE = tuple(f"resources.exported{part}" for part in (
     ".deepest", ".export_archive", ".network", ".onnx_file", ".program", ".torchscript"))  # fmt: skip
-PASS_CODE = ("assets.inference.forward", "assets.inference.label_quality", "assets.inference.latents",
+PASS_CODE = ("assets.inference.estimation", "assets.inference.forward", "assets.inference.label_quality",
+             "assets.inference.latents",
              "assets.inference.losses", "resources.datasets.base", "resources.model", "resources.pictures",
              *EXPORTED_CODE)  # fmt: skip
 MODEL_CODE = ("resources.model", *EXPORTED_CODE)

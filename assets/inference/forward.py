@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from assets.inference.estimation import estimation_columns
 from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
 from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
@@ -109,6 +110,7 @@ def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> 
             picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i)
         )
         | label_columns(picture, outputs, i)
+        | estimation_columns(outputs.logits[i])
         for i, picture in enumerate(batch.pictures)
     ]
 

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
+from assets.inference.estimation import ESTIMATION_SCHEMA
 from assets.inference.label_quality import LABEL_QUALITY_SCHEMA
 from resources.datasets.base import IGNORE
 
@@ -36,6 +37,7 @@ EVALUATION_SCHEMA: dict[str, Any] = {
     "entropy": pl.Float64,
     **{name: pl.List(kind) for name, kind in {**LISTS, **BINS}.items()},
     **LABEL_QUALITY_SCHEMA,
+    **ESTIMATION_SCHEMA,
     "prediction": pl.Binary,
 }
 

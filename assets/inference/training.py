@@ -57,7 +57,7 @@ def train(
         chosen = [samples[i] for i in order[:drawn]]
         loss_sum = 0.0
         for batch in batches(chosen):
-            pictures, labels = _augmented(batch, draws)
+            pictures, labels = augmented(batch, draws)
             logits = network(((pictures.to(place) - mean) / std).contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits.float(), labels.to(place), ignore_index=IGNORE)
             optimiser.zero_grad(set_to_none=True)
@@ -72,17 +72,18 @@ def train(
     return loss_sum / drawn
 
 
-def _augmented(batch: Batch, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+def augmented(batch: Batch, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures (n, 3, H, W) and labels (n, H, W) of a labelled batch at the model's input, changed at random."""
     import torch
 
     size = (batch.reduced.shape[2], batch.reduced.shape[3])
     masks = [to_input_mask(picture.mask, size) for picture in batch.pictures if picture.mask is not None]
     labels = torch.stack([torch.from_numpy(mask) for mask in masks]).long()
-    pairs = [_augment(picture, label, draws) for picture, label in zip(batch.reduced, labels, strict=True)]
+    pairs = [augment(picture, label, draws) for picture, label in zip(batch.reduced, labels, strict=True)]
     return torch.stack([picture for picture, _ in pairs]), torch.stack([label for _, label in pairs])
 
 
-def _augment(picture: Tensor, label: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment(picture: Tensor, label: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirror every second picture and zoom into a random crop of at least `SMALLEST_CROP` of its sides."""
     import torch
     from torch.nn import functional

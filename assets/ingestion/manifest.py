@@ -19,7 +19,7 @@ import polars as pl
 
 from assets.statistics.resampling import dependence_units, halves
 from resources.config import DatasetConfig, GapConfig, Selection, SourceConfig
-from resources.datasets.base import IGNORE, Reader, SampleFile, apply_selection, read_image
+from resources.datasets.base import IGNORE, Reader, SampleFile, apply_selection, as_rgb, decode
 from resources.errors import DatasetError, UnreadableSample
 from resources.fingerprint import code_version, file_digest, fingerprint, rows_version
 from resources.progress import track
@@ -260,14 +260,19 @@ def _examine(row: dict[str, Any], reader: Reader, classes: int) -> dict[str, Any
     """Decode one sample: its shape and class counts, or the reason why it can't be used."""
     none = {"height": None, "width": None, "class_pixels": [0] * classes, "labelled": False}
     try:
-        image = read_image(Path(row["image"]))
-        height, width = image.shape[:2]
+        picture = decode(Path(row["image"]))
+        height, width = as_rgb(picture).shape[:2]
         if row["mask"] is None:
             return {**none, "height": height, "width": width, "quarantined": False, "reason": None}
         mask = reader.read_mask(Path(row["mask"]))
         if mask.shape != (height, width):
             raise UnreadableSample(
                 f"mask is {mask.shape[1]}×{mask.shape[0]}, its picture {width}×{height}; both need one size"
+            )
+        if not picture.tells_upright():
+            raise UnreadableSample(
+                f"{picture.name}: EXIF turns the picture (orientation {picture.orientation}), and the mask's size does "
+                "not tell whether it was drawn before or after; save the picture upright"
             )
     except UnreadableSample as reason:
         return {**none, "quarantined": True, "reason": str(reason)}

@@ -18,7 +18,8 @@ def breached(document: ReportDocument, alerts: AlertsConfig, previous_gap_closed
     loss_gap, separation = document.performance_gap.loss_gap, document.latent_gap.get("knn_auroc")
     closed = document.recipe.gap_closed
     if alerts.loss_gap is not None and loss_gap is not None and loss_gap > alerts.loss_gap:
-        found.append(f"loss gap {loss_gap:.3f} is above {alerts.loss_gap:.3f}")
+        estimated = "estimated " if document.performance_gap.estimated else ""
+        found.append(f"{estimated}loss gap {loss_gap:.3f} is above {alerts.loss_gap:.3f}")
     if alerts.knn_auroc is not None and separation is not None and (separation.value or 0) > alerts.knn_auroc:
         found.append(f"kNN AUROC {separation.value:.3f} is above {alerts.knn_auroc:.3f}")
     if alerts.gap_closed_drop is not None and previous_gap_closed is not None:

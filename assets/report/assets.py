@@ -7,8 +7,7 @@ import dagster as dg
 import polars as pl
 
 from assets import door
-from assets.diagnosis.gather import Sides, read_sides
-from assets.diagnosis.loss_gap import loss_gap
+from assets.diagnosis.gather import Sides, gap_between, read_sides
 from assets.diagnosis.slice_tests import slice_tests
 from assets.diagnosis.worst_samples import worst_clusters
 from assets.experiments.registry import Experiment
@@ -28,10 +27,12 @@ from resources.fingerprint import code_version, fingerprint, folder_version
 from resources.sample_store import SampleStore
 from resources.tracking import Tracker
 
-CODE = ("assets.diagnosis.gather", "assets.diagnosis.label_policy", "assets.diagnosis.loss_gap",
-        "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples", "assets.inference.label_quality",
+CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.label_policy",
+        "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
+        "assets.inference.estimation", "assets.inference.label_quality", "assets.report.adaptation_figures",
         "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
         "assets.report.gallery", "assets.report.label_list", "assets.report.next_document", "assets.report.page",
+        "assets.report.parts_document", "assets.report.parts_figures", "assets.report.schema",
         "resources.csv_text")  # fmt: skip
 
 
@@ -45,9 +46,12 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
             code_version(*CODE), folder_version(TEMPLATES), config.class_names, config.statistics.model_dump()
         ),
         kinds=["html", "json"],
-        deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "gap_scores", "traits",
-                                       "evaluation", "embeddings", "manifest", "next_samples", "recipe_files")]
-        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")],
+        deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "calibration", "gap_scores",
+                                       "traits", "evaluation", "embeddings", "manifest", "next_samples",
+                                       "recipe_files")]
+        + ([[key, "model_parts"]] if config.model_parts.enabled else [])
+        + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")]
+        + ([[key, "adaptations"]] if config.adaptation.methods else []),
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
@@ -94,12 +98,7 @@ def _headline_figures(document: ReportDocument) -> dict[str, float | int | None]
 def _document(
     config: GapConfig, store: SampleStore, key: str, sides: Sides, by_id: dict[str, Experiment]
 ) -> ReportDocument:
-    settings = config.statistics
-    gap = (
-        None
-        if sides.without_gap
-        else loss_gap(sides.holdout, sides.target, draws=settings.bootstrap, seed=settings.seed)
-    )
+    gap = gap_between(sides, config.statistics)
     quality = {config.dataset(name).name: store.path("quality", f"{name}.json") for name in ("source", key)}
     priced = store.path("causes", f"{key}.json").exists()  # a store of an older version has none
     stored = {
@@ -108,7 +107,9 @@ def _document(
         "diagnosis": store.read_json("diagnosis", f"{key}.json"),
         "explanation": store.read_json("explanation", f"{key}.json"),
         "causes": store.read_json("causes", f"{key}.json") if priced else None,
+        "model_parts": store.read_json("model_parts", f"{key}.json") if config.model_parts.enabled else None,
         "verdicts": store.read_json("verdicts", f"{key}.json"),
+        "adaptations": store.read_json("adaptations", f"{key}.json") if config.adaptation.methods else None,
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
         "next_samples": store.read_json("next_samples", f"{key}.json"),
@@ -116,7 +117,7 @@ def _document(
     }
     clusters = worst_clusters(
         sides.target.select("sample_id", "loss"), store.table(key, "embeddings").read(["latent"]),
-        store.table(key, "traits").read(), catalogue(config).traits, settings.seed,
+        store.table(key, "traits").read(), catalogue(config).traits, config.statistics.seed,
     )  # fmt: skip
     return assemble(config, key, sides, gap, stored, by_id, clusters)
 
@@ -201,7 +202,7 @@ def _worst(
     scores = store.table(key, "gap_scores").read()
     members = sides.target_manifest.filter(~pl.col("quarantined")).select("sample_id", "group")
     ranked = members.join(scores, on="sample_id").join(
-        sides.target_evaluation.select("sample_id", "loss"), on="sample_id"
+        sides.target.select("sample_id", "loss"), on="sample_id", how="left"
     )
     ranked = ranked.sort(pl.coalesce("loss", "gap_score"), "sample_id", descending=[True, False]).head(gallery.WORST)
     ids = ranked["sample_id"].to_list()

@@ -6,34 +6,18 @@ Does not: pictures and markup (`gallery.py`, `figures.py`, `templates/`), comput
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from assets.report.next_document import NextSamples, RecipeForm
+from assets.report.parts_document import ModelPartsRow
+from assets.report.schema import Interval, Number
 
-SCHEMA_VERSION = "1.6"
+SCHEMA_VERSION = "1.8"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is not defined is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _finite_interval(value: Any) -> Any:
-    if value is None or any(_finite(float(bound)) is None for bound in value):
-        return None
-    return value
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
-Interval = Annotated[tuple[float, float] | None, BeforeValidator(_finite_interval)]
 
 
 class Part(BaseModel):
@@ -79,10 +63,36 @@ class ClassGap(Part):
     within: Number
 
 
+class EstimatedPerformance(Part):
+    """How a target without labels was estimated.
+
+    `error`: standard deviation of the logarithm of true over estimated mean loss, on labelled pictures under imitations
+    that the fit did not know. Accuracy is the share of pixels that are right, mean over pictures: `accuracy` by average
+    thresholded confidence at `threshold`, `accuracy_by_entropy` by the negative entropy instead; `source_accuracy` is
+    measured. A picture's loss is `scale` times its expected loss at `temperature`, to the `power`.
+    """
+
+    accuracy: Number
+    accuracy_ci95: Interval = None
+    accuracy_by_entropy: Number
+    source_accuracy: Number
+    threshold: Number
+    temperature: Number
+    scale: Number
+    power: Number
+    error: Number
+
+
 class PerformanceGap(Part):
-    """The loss gap: target against source holdout, per-image mean loss; `reason` says why there is none."""
+    """The loss gap: target against source holdout, per-image mean loss; `reason` says why there is none.
+
+    Accuracy is the share of labelled pixels that are right, mean over pictures. Where the target has no labels,
+    `estimated` is true: what is said of its loss is estimated, as `estimation` says.
+    """
 
     reason: str | None = None
+    estimated: bool = False
+    estimation: EstimatedPerformance | None = None
     source_loss: Number = None
     target_loss: Number = None
     loss_gap: Number = None
@@ -92,6 +102,8 @@ class PerformanceGap(Part):
     source_pixel_loss: Number = None
     target_pixel_loss: Number = None
     reference_loss: Number = None
+    source_accuracy: Number = None
+    target_accuracy: Number = None
     source_miou: Number = None
     target_miou: Number = None
     source_ece: Number = None
@@ -162,6 +174,8 @@ class TraitShift(Part):
     q_value: Number
     loss_association: Number
     loss_association_p: Number
+    estimated: bool = False
+    """Whether the loss that `loss_association` speaks of is estimated."""
     artefact: str | None = None
 
 
@@ -180,8 +194,9 @@ class HypothesisRow(Part):
 class ExperimentRow(Part):
     """What an experiment found, on the report half.
 
-    Shares of the gap are parts of 1; `difference`, `control_delta`, `sham_delta` and `per_class` are loss after minus
-    before, so that below 0 is better. `ci95` is that of gap closed (of gap induced where only that ran).
+    Shares of the gap are parts of 1, and null where an estimated gap is not detected; `difference`, `imitated_delta`
+    (of the source), `control_delta`, `sham_delta` and `per_class` are loss after minus before, so that below 0 is
+    better. `ci95` is that of gap closed (of gap induced where only that ran).
     """
 
     id: str
@@ -196,10 +211,13 @@ class ExperimentRow(Part):
     loss_before: Number = None
     loss_after: Number = None
     difference: Number = None
+    difference_ci95: Interval = None
     gap_closed: Number = None
     ci95: Interval = None
     p_value: Number = None
     q_value: Number = None
+    imitated_delta: Number = None
+    imitated_ci95: Interval = None
     gap_induced: Number = None
     induced_ci95: Interval = None
     induced_p_value: Number = None
@@ -212,6 +230,9 @@ class ExperimentRow(Part):
     residual_before: Number = None
     residual_after: Number = None
     per_class: dict[str, Number] = {}
+    estimated: bool = False
+    """Whether the target's losses are estimated (those of the source never are): then so are its figures and its word.
+    """
 
 
 class Cluster(Part):
@@ -221,6 +242,7 @@ class Cluster(Part):
     samples: list[str]
     mean_loss: float
     traits: list[str]
+    estimated: bool = False
 
 
 class RecipeStep(Part):
@@ -238,13 +260,15 @@ class Recipe(Part):
     gap_closed: Number = None
     ci95: Interval = None
     loss_after: Number = None
+    estimated: bool = False
 
 
 class Estimate(Part):
-    """A number with its 95% interval."""
+    """A number with its 95% interval. `estimated`: it rests on losses that are, since the target has no labels."""
 
     value: Number
     ci95: Interval = None
+    estimated: bool = False
 
 
 class AttributionRow(Part):
@@ -259,6 +283,7 @@ class AttributionRow(Part):
     share: Number
     ci95: Interval = None
     induced: bool = False
+    estimated: bool = False
 
 
 class Disde(Part):
@@ -305,6 +330,8 @@ class ExplanationStep(Part):
     cost_ci95: Interval = None
     gap_share: Number = None
     gap_share_ci95: Interval = None
+    estimated: bool = False
+    """Whether the gap that `gap_share` is of is estimated; costs are always measured, on the source."""
     q_value: Number = None
     verdict: Verdict | None = None
     reason: str | None = None
@@ -358,6 +385,7 @@ class SliceRow(Part):
     mean_loss: Number
     difference: Number
     p_value: Number
+    estimated: bool = False
 
 
 class LabelErrorRow(Part):
@@ -378,6 +406,62 @@ class LabelErrorRow(Part):
     disputed_as: str | None
     disputed_pixels: int
     disputed_confidence: Number
+
+
+class AdaptationRow(Part):
+    """A variant of an adaptation of the model, on the report halves of target and source holdout.
+
+    `gap_closed`, `ci95`, `p_value` and `loss_after` are those of the worst of `seeds` seeds, `q_value` is corrected
+    over all variants of the target, `side_effect` is the source's loss after minus before in the seed that costs it
+    most. `weights`: path, within the store, of the first seed's. `minutes`: training of all seeds together.
+    `label_share`: per cent of the labelled fit half, null where the method has no use for target labels.
+    """
+
+    method: str
+    variant: str
+    title: str
+    paper: str
+    verdict: Verdict
+    reason: str
+    scope: str | None = None
+    label_share: int | None = None
+    samples: int = 0
+    seeds: int = 0
+    loss_before: Number = None
+    loss_after: Number = None
+    gap_closed: Number = None
+    ci95: Interval = None
+    p_value: Number = None
+    q_value: Number = None
+    mean_gap_closed: Number = None
+    range_gap_closed: Interval = None
+    side_effect: Number = None
+    side_effect_ci95: Interval = None
+    costs_the_source: bool = False
+    miou_before: Number = None
+    miou_after: Number = None
+    source_miou_before: Number = None
+    source_miou_after: Number = None
+    steps: int = 0
+    planned_steps: int = 0
+    cut: bool = False
+    minutes: Number = None
+    weights: str | None = None
+
+
+class HardData(Part):
+    """What the target-trained oracle leaves of the gap: the worst seed's share with its interval, the seeds' mean.
+
+    `found`: the whole interval lies above the smallest effect worth acting on, and the oracle's plan was not cut.
+    """
+
+    left: Number
+    ci95: Interval = None
+    mean_left: Number = None
+    labelled: int
+    cut: bool
+    found: bool
+    sentence: str
 
 
 class QualityResult(Part):
@@ -426,6 +510,13 @@ class ReportDocument(Part):
     recipe: Recipe
     recipe_forms: list[RecipeForm] = []
     next_samples: NextSamples | None = None
+    adaptations: list[AdaptationRow] = []
+    """Adaptations of the model, in the order of the config's methods; empty where none is asked for."""
+    adaptations_skipped: str | None = None
+    """Why no adaptation was tried on this target."""
+    hard_data: HardData | None = None
+    model_parts: ModelPartsRow | None = None
+    """Null where the stage is off."""
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []
     suspect_slice: SliceRow | None = None

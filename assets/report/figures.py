@@ -147,8 +147,8 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
         "type": "bar",
         "orientation": "h",
         "y": list(range(len(steps))),
-        "x": [_rounded(step.value) for step in steps],
-        "base": [_rounded(step.start) for step in steps],
+        "x": [rounded(step.value) for step in steps],
+        "base": [rounded(step.start) for step in steps],
         "marker": {
             "color": [colours[step.kind] for step in steps],
             "pattern": {"shape": ["/" if s.kind == "unexplained" else "" for s in steps], "size": 7, "solidity": 0.35},
@@ -159,8 +159,8 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [_rounded(max(h, 0.0)) for h in high],
-            "arrayminus": [_rounded(max(v, 0.0)) for v in low],
+            "array": [rounded(max(h, 0.0)) for h in high],
+            "arrayminus": [rounded(max(v, 0.0)) for v in low],
             "color": LIGHT["ink"],
             "thickness": 1.2,
             "width": 4,
@@ -175,7 +175,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
             "y": i - 0.3,
             "xref": "paper",
             "yanchor": "bottom",
-            "text": _escaped(name),
+            "text": escaped(name),
             "showarrow": False,
             "xanchor": "left",
             "font": {"size": 12},
@@ -184,7 +184,7 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
     ]
     annotations = [
         {
-            "x": _rounded(max(s.start, e, 0.0 if s.interval is None else s.start + s.interval[1])),
+            "x": rounded(max(s.start, e, 0.0 if s.interval is None else s.start + s.interval[1])),
             "y": i,
             "xshift": 8,
             "text": f"<b>{_signed(s.value)}</b>  {_shown_share(s)}",
@@ -194,10 +194,10 @@ def gap_waterfall(document: ReportDocument) -> Figure | None:
         }
         for i, (s, e) in enumerate(zip(steps, ends, strict=True))
     ]
-    layout = _layout(height=waterfall_height(len(steps)), margin={"l": 12, "r": 8, "t": 4, "b": 42})
+    layout = plain_layout(height=waterfall_height(len(steps)), margin={"l": 12, "r": 8, "t": 4, "b": 42})
     layout["xaxis"] |= {
         "title": {"text": "loss", "standoff": 8},
-        "range": [_rounded(1.1 * floor), _rounded(reach + 0.4 * (reach - floor))],
+        "range": [rounded(1.1 * floor), rounded(reach + 0.4 * (reach - floor))],
         "zeroline": True,
     }
     layout["yaxis"] |= {
@@ -218,7 +218,7 @@ def distribution(
     """Step densities of one quantity in several sets, on shared bins; tails beyond 99% fall into the end bins."""
     finite = {name: values[np.isfinite(values)] for name, values in series.items()}
     finite = {name: values for name, values in finite.items() if values.size}
-    layout = _layout(height=height, margin={"l": 40, "r": 8, "t": 8, "b": 36 if unit else 26})
+    layout = plain_layout(height=height, margin={"l": 40, "r": 8, "t": 8, "b": 36 if unit else 26})
     if not finite:
         return {"data": [], "layout": layout}
     low, high = np.percentile(np.concatenate(list(finite.values())), [0.5, 99.5])
@@ -235,7 +235,7 @@ def distribution(
                 "type": "scatter",
                 "mode": "lines",
                 "name": "after" if name.startswith("after") else name,
-                "x": [_rounded(float(x)) for x in edges],
+                "x": [rounded(float(x)) for x in edges],
                 "y": [round(float(y), 2) for y in [*shares, shares[-1]]],
                 "line": {
                     "color": colour,
@@ -251,7 +251,7 @@ def distribution(
     layout["xaxis"] |= {"fixedrange": True, "nticks": 6}
     layout["yaxis"] |= {"fixedrange": True, "rangemode": "tozero", "ticksuffix": "%", "nticks": 4}
     if unit:
-        layout["xaxis"]["title"] = {"text": _escaped(unit), "standoff": 4}
+        layout["xaxis"]["title"] = {"text": escaped(unit), "standoff": 4}
     layout["hovermode"] = "x"
     return {"data": traces, "layout": layout}
 
@@ -326,7 +326,7 @@ def latent_map(points: pl.DataFrame, projection: Projection = "map") -> Figure:
                 },
             }
         )
-    layout = _layout(height=520, margin={"l": 8, "r": 8, "t": 8, "b": 8})
+    layout = plain_layout(height=520, margin={"l": 8, "r": 8, "t": 8, "b": 8})
     axis = {"showticklabels": False, "ticks": "", "zeroline": False, "showgrid": False, "title": {"text": ""}}
     layout["xaxis"] |= axis
     layout["yaxis"] |= axis
@@ -489,7 +489,8 @@ def _png(figure: MatplotlibFigure) -> bytes:
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
-def _layout(height: int, margin: dict[str, int]) -> Figure:
+def plain_layout(height: int, margin: dict[str, int]) -> Figure:
+    """What all figures of the page share."""
     return {
         "height": height,
         "margin": margin,
@@ -507,10 +508,11 @@ def _column(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
 
 
 def _coordinates(frame: pl.DataFrame, name: str) -> list[float | None]:
-    return [_rounded(float(value)) if math.isfinite(value) else None for value in _column(frame, name)]
+    return [rounded(float(value)) if math.isfinite(value) else None for value in _column(frame, name)]
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """Five digits are more than a screen shows."""
     return float(f"{value:.5g}")
 
 
@@ -528,7 +530,7 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Plotly reads a few HTML tags and entities in texts; names from the data are no markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -26,7 +26,7 @@ def label_list(sides: Sides, class_names: Sequence[str]) -> str:
     mean `confidence` there; `checked` is left to the reader. A text that a spreadsheet would run gets an apostrophe.
     """
     sides_read = (
-        ("target", sides.target, sides.target_manifest), ("holdout", sides.holdout, sides.source_manifest),
+        ("target", sides.labelled_target, sides.target_manifest), ("holdout", sides.holdout, sides.source_manifest),
     )  # fmt: skip
     return csv_text(COLUMNS, (
         {"side": side, **cells} for side, rows, manifest in sides_read for cells in _cells(rows, manifest, class_names)

@@ -24,7 +24,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from assets.report import TEMPLATES, figures
+from assets.report import TEMPLATES, adaptation_figures, figures
 from assets.report.document import (
     ExperimentRow,
     ExplanationStep,
@@ -38,6 +38,7 @@ from assets.report.document import (
     TraitShift,
 )
 from assets.report.evidence import Evidence
+from assets.report.parts_figures import parts_figure, parts_height
 
 SMALL_P = 0.001
 SMALL, LARGE = 1e-3, 1e6  # beyond these, numbers are written with an exponent
@@ -229,9 +230,20 @@ def advice(document: ReportDocument) -> list[Advice]:
         )
     if gap.reason is not None:
         return [*steps, *_advice_without_loss(document)]
+    if gap.estimated:
+        steps.append(LABEL_SOME)
+    if gap.estimated and not gap.detected:
+        return [*steps, *(_advice_on_cause(document, cause) for cause in document.root_causes)]
     if not gap.detected:
         return [*steps, *_advice_without_gap(document)]
     return [*steps, *_advice_on_causes(document)]
+
+
+LABEL_SOME = Advice(
+    "Label some target pictures",
+    "All that is said of the target’s loss is estimated from the model’s own outputs, which are wrong where the model "
+    "is sure and mistaken. A few dozen labels over several drives, the worst samples below first, settle it.",
+)
 
 
 def _advice_without_loss(document: ReportDocument) -> list[Advice]:
@@ -590,11 +602,13 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
         drawn["waterfall"] = waterfall
     if losses is not None:
         drawn["losses"] = losses
+    drawn |= parts_figure(document.model_parts)
     trait_plots = top_traits(document, evidence, drawn)
     shown_trials = trials(document, evidence, drawn)
     columns = map_data(points)
     if columns["projections"]:
         drawn["map"] = figures.latent_map(points, next(iter(columns["projections"])))
+    _draw_adaptations(document, drawn)
     plotly, script = _plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     page = (
         _environment()
@@ -615,6 +629,7 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             waterfall=figures.waterfall_steps(document),
             waterfall_height=figures.waterfall_height,
             has_losses=losses is not None,
+            adaptation_plots=[key for key in ("adaptations", "learning-curve") if key in drawn],
             causes=causes(document),
             remedies=remedies(document),
             priced=document.explanation.confirmed if document.explanation is not None else [],
@@ -633,11 +648,20 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             stage_columns=part_columns(document.latent_gap_stages),
             shown_quarantined=SHOWN_QUARANTINED,
             few_shared=FEW_SHARED,
+            parts_height=parts_height,
             significant=SIGNIFICANT,
             suspect_below=SUSPECT_BELOW,
         )
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # names from a file system may hold lone surrogates
+
+
+def _draw_adaptations(document: ReportDocument, drawn: dict[str, figures.Figure]) -> None:
+    made = {
+        "adaptations": adaptation_figures.closed_against_cost(document.adaptations),
+        "learning-curve": adaptation_figures.learning_curve(document.adaptations),
+    }
+    drawn |= {key: figure for key, figure in made.items() if figure is not None}
 
 
 def _environment() -> jinja2.Environment:
@@ -650,6 +674,7 @@ def _environment() -> jinja2.Environment:
         finalize=lambda value: UNDEFINED if value is None else value,
     )
     environment.filters |= {
+        "exponential": math.exp,
         "number": number,
         "signed": signed,
         "compact": compact,

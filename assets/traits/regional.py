@@ -56,13 +56,8 @@ def roadside_classes(class_names: Sequence[str]) -> list[int]:
 def measure_regions(picture: Tensor, mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, float]:
     """Traits of regions of one picture, float32 (3, H, W) in 0..1 on the processor, and its mask (H, W) of classes.
 
-    Each is there only for `class_names` that have its class.
+    Each is there only for `class_names` that have its class: `measure_road`'s, and of the mask alone
 
-    - `road_brightness`, `road_saturation`, `road_tint_a`, `road_tint_b`: means of luma, of chroma (largest minus
-      smallest channel) and of CIE Lab's a and b, over the road's pixels, or 4,096 of them evenly spaced.
-    - `road_sharpness`: log10 of the variance of luma's 4-neighbour Laplacian over pixels whose neighbours are road as
-      well, so that the road's outline does not count; floored at 1e-8. All five are NaN where fewer than 0.5% of the
-      picture's pixels are road (for sharpness: have road around them).
     - `nearest_car_size`: height of the car region (class car, else vehicle) whose lower border is lowest, as a share of
       the picture's; of regions of at least 1/10,000 of the picture, NaN without one. Cars that touch are one region.
     - `roadside_objects`: regions of poles, signs, lights and the like, all classes taken together, so that a sign on
@@ -70,11 +65,9 @@ def measure_regions(picture: Tensor, mask: NDArray[np.uint8], class_names: Seque
     - `sky_above_horizon`: share of sky in the labelled pixels above `road_horizon`, or above the middle of the picture
       where there is no road, or none below the top; NaN where nothing is labelled there.
     """
-    values: dict[str, float] = {}
+    values = measure_road(picture, mask, class_names)
     road, car, sky = class_of(class_names, "road"), class_of(class_names, *CARS), class_of(class_names, "sky")
     roadside = roadside_classes(class_names)
-    if road is not None:
-        values.update({f"road_{name}": value for name, value in region_look(picture, mask == road).items()})
     if car is not None:
         values["nearest_car_size"] = _nearest_height(mask == car)
     if roadside:
@@ -85,8 +78,23 @@ def measure_regions(picture: Tensor, mask: NDArray[np.uint8], class_names: Seque
     return values
 
 
+def measure_road(picture: Tensor, mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, float]:
+    """The traits of regions that hang on the picture's pixels; {} where no class is road.
+
+    - `road_brightness`, `road_saturation`, `road_tint_a`, `road_tint_b`: means of luma, of chroma (largest minus
+      smallest channel) and of CIE Lab's a and b, over the road's pixels, or 4,096 of them evenly spaced.
+    - `road_sharpness`: log10 of the variance of luma's 4-neighbour Laplacian over pixels whose neighbours are road as
+      well, so that the road's outline does not count; floored at 1e-8. All five are NaN where fewer than 0.5% of the
+      picture's pixels are road (for sharpness: have road around them).
+    """
+    road = class_of(class_names, "road")
+    if road is None:
+        return {}
+    return {f"road_{name}": value for name, value in region_look(picture, mask == road).items()}
+
+
 def region_look(picture: Tensor, member: NDArray[np.bool_]) -> dict[str, float]:
-    """How the pixels `member` (H, W) of a picture (3, H, W) look, by the names in `LOOK`; see `measure_regions`."""
+    """How the pixels `member` (H, W) of a picture (3, H, W) look, by the names in `LOOK`; see `measure_road`."""
     from assets.traits.colour import lab, luma
 
     least = max(1.0, LEAST_SHARE * member.size)

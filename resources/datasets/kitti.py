@@ -76,7 +76,7 @@ class KittiReader:
         if path is None:
             return {}
         drives = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        for number, line in enumerate(_lines(path)):
             fields = line.split()
             if fields and len(fields) != _MAPPING_FIELDS:
                 raise DatasetError(
@@ -85,3 +85,10 @@ class KittiReader:
             if fields:
                 drives[f"{number:06d}"] = fields[1]
         return drives
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: not readable as text: {error}; expected the development kit's mapping") from None

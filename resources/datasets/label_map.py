@@ -5,6 +5,7 @@ Belongs here: decoding of masks and their translation. Does not: the table of on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from resources.config import IGNORED_NAMES, MAX_LABEL_ID, DatasetConfig
-from resources.datasets.base import IGNORE, decode
+from resources.datasets.base import IGNORE, Decoded, decode
 from resources.errors import DatasetError, UnreadableSample
 
 _UNKNOWN = -1
 _SHOWN = 5
+_STRETCHED = {"L;2": 85, "L;4": 17}
+_INVERTED = re.compile(r"^[1L];[24]?I")
 
 Table = Mapping[int | str, str | None]
 """A data set's own ids, or its colours '#RRGGBB', and what they are called; None is ignored."""
@@ -72,9 +74,10 @@ class LabelMap:
 
         Raises UnreadableSample, beginning with the file's name, for what can't be decoded or holds unknown codes.
         """
-        image = decode(path)
+        mask = decode(path)
         try:
-            return self.apply(_colours(image) if self.of_colours else _ids(image))
+            _check_exact(mask)
+            return self.apply(_colours(mask) if self.of_colours else stored_ids(mask))
         except UnreadableSample as error:
             raise UnreadableSample(f"{path.name}: {error}") from None
 
@@ -113,6 +116,25 @@ class LabelMap:
         return f"#{code:06X}" if self.of_colours else str(code)
 
 
+def stored_ids(mask: Decoded) -> NDArray[Any]:
+    """Ids as they are stored: a palette's indices, not its colours; a one-bit mask's 0 and 1.
+
+    Raises UnreadableSample for what holds no ids.
+    """
+    pixels, mode = np.asarray(mask.image), mask.image.mode
+    if mode == "1":
+        return pixels.astype(np.uint8)
+    if mode in ("L", "P") or mode.startswith("I"):
+        # Pillow stretches two and four bits of grey over 0..255; ids are what was stored.
+        return pixels // _STRETCHED.get(mask.stored, 1)
+    if mode in ("LA", "PA"):
+        return pixels[..., 0]
+    found = "floating-point values" if mode == "F" else f"a colour mask (mode {mode})"
+    raise UnreadableSample(
+        f"{found} where ids are expected: one 8- or 16-bit channel or a palette; map colours by '#RRGGBB' in 'labels'"
+    )
+
+
 def _label_map(table: Table, class_names: Sequence[str], *, unlisted: int) -> LabelMap:
     index_of = {name: index for index, name in enumerate(class_names) if name not in IGNORED_NAMES}
     indices = {_code(own): IGNORE if name is None else index_of.get(name, IGNORE) for own, name in table.items()}
@@ -136,21 +158,19 @@ def _packed(colours: NDArray[np.uint8]) -> NDArray[np.int32]:
     return (red << 16) | (green << 8) | blue
 
 
-def _ids(image: Image.Image) -> NDArray[Any]:
-    """Ids as they are stored: a palette's indices, not its colours; a one-bit mask's 0 and 1."""
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode in ("L", "P") or image.mode.startswith("I"):
-        return np.asarray(image)
-    if image.mode in ("LA", "PA"):
-        return np.asarray(image)[..., 0]
-    raise UnreadableSample(
-        f"a colour mask (mode {image.mode}) where ids are expected: one 8- or 16-bit channel or a palette; "
-        "map colours by '#RRGGBB' in 'labels'"
-    )
+def _check_exact(mask: Decoded) -> None:
+    if mask.lossy:
+        raise UnreadableSample("a mask under lossy compression, which mixes classes at every border; save it as PNG")
+    if _INVERTED.search(mask.stored):
+        raise UnreadableSample("a TIFF mask whose 0 is white, so that its ids are inverted; save it as PNG")
+    if mask.orientation != 1:
+        raise UnreadableSample(
+            f"a mask that EXIF turns (orientation {mask.orientation}), as few programs do; save it upright"
+        )
 
 
-def _colours(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
-        raise UnreadableSample(f"a mask of ids (mode {image.mode}) where colours are expected; map ids in 'labels'")
-    return np.asarray(image.convert("RGBA"))[..., :3]
+def _colours(mask: Decoded) -> NDArray[np.uint8]:
+    mode = mask.image.mode
+    if mode in ("1", "L", "LA", "F") or mode.startswith("I"):
+        raise UnreadableSample(f"a mask of ids (mode {mode}) where colours are expected; map ids in 'labels'")
+    return np.asarray(mask.image.convert("RGBA"))[..., :3]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -30,8 +31,10 @@ def root_of(dataset: DatasetConfig) -> Path:
 def find_files(folder: Path, *suffixes: str) -> dict[str, Path]:
     """Files below a folder by their path without suffix ('/' between folders); {} where there is no such folder.
 
-    A suffix is any ending of the name ('_leftImg8bit.png'), in either case. Links are followed, but not in circles;
-    hidden files and folders are skipped. Raises DatasetError for two files of one stem, or a folder without access.
+    A suffix is any ending of the name ('_leftImg8bit.png'), in either case. Letters with accents are composed: some
+    systems store them in two parts, and a mask has to find its picture. Links are followed, but not in circles; hidden
+    files and folders are skipped. Raises DatasetError for two files of one stem, a name that is no text, or a folder
+    without access.
     """
     files: dict[str, Path] = {}
     if not folder.is_dir():
@@ -40,7 +43,7 @@ def find_files(folder: Path, *suffixes: str) -> dict[str, Path]:
         suffix = next((ending for ending in suffixes if relative.lower().endswith(ending.lower())), None)
         if suffix is None:
             continue
-        stem = relative[: -len(suffix)]
+        stem = _as_text(relative[: -len(suffix)], path)
         if stem in files:
             raise DatasetError(
                 f"{folder}: two files of one stem: {files[stem].name} and {path.name}; "
@@ -101,6 +104,16 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
         elif kind == "file":
             yield f"{prefix}{entry.name}", folder / entry.name
+
+
+def _as_text(name: str, path: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DatasetError(
+            f"{str(path)!a}: the name is not UTF-8, so no table can hold it; rename the file or its folder"
+        ) from None
+    return unicodedata.normalize("NFC", name)
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:

@@ -18,6 +18,11 @@ from resources.errors import DatasetError
 
 Values = dict[str, float | str]
 
+MAX_BYTES = 1 << 30
+"""Above this a table is no list of frames: a line for each of ten million fits."""
+
+MAX_DEPTH = 32
+
 KEY_COLUMNS = ("sample_id", "name", "filename")
 
 
@@ -31,6 +36,7 @@ def read_metadata(path: Path) -> dict[str, Values]:
     read = readers.get(path.suffix.lower())
     if read is None:
         raise DatasetError(f"{path}: metadata of kind {path.suffix!r}; expected .csv, .parquet or .json")
+    _check_size(path)
     table: dict[str, Values] = {}
     for record in read(path):
         key, values = _keyed(record, path)
@@ -51,14 +57,22 @@ def metadata_of(path: Path | None, samples: Iterable[SampleFile]) -> dict[str, V
 
 def read_json(path: Path) -> Any:
     """A JSON file's value. Raises DatasetError naming the file."""
+    _check_size(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise DatasetError(f"{path}: not readable as JSON: nested too deeply; expected a few levels") from None
 
 
 def flat(value: Any, name: str = "") -> Values:
-    """The leaves of a nested value by dotted name; what is missing or not finite is left out."""
+    """The leaves of a nested value by dotted name; what is missing or not finite is left out.
+
+    Raises DatasetError for a value that is nested beyond reason.
+    """
+    if name.count(".") > MAX_DEPTH:
+        raise DatasetError(f"metadata: {name[:40]!r}…: nested more than {MAX_DEPTH} levels deep; expected a few")
     if isinstance(value, dict):
         items = [(str(key), inner) for key, inner in value.items()]
     elif isinstance(value, list | tuple):
@@ -75,8 +89,25 @@ def _leaf(value: Any) -> float | str | None:
     if value is None or value == "":
         return None
     if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
+        return _finite(value)
     return str(value)
+
+
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _check_size(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read: {error.strerror}") from None
+    if size > MAX_BYTES:
+        raise DatasetError(f"{path}: {size:,} bytes; expected at most {MAX_BYTES:,} of side information")
 
 
 def _keyed(record: dict[str, Any], path: Path) -> tuple[str, Values]:

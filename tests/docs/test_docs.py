@@ -68,6 +68,7 @@ def make_files(raw: dict, folder: Path) -> None:
     if tests := raw.get("checks", {}).get("slice_tests"):
         (folder / tests).touch()
     if checkpoint := raw.get("model", {}).get("checkpoint"):
+        (folder / checkpoint).parent.mkdir(parents=True, exist_ok=True)
         (folder / checkpoint).touch()
 
 

@@ -22,6 +22,12 @@ gap_world = _load_world()
 
 
 @pytest.fixture(scope="session")
+def worlds():
+    """The module of small worlds: folders, configs."""
+    return gap_world
+
+
+@pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory):
     """A small world whose first run is done; `first` is its outcome. Tests of one module share and change it."""
     made = gap_world.build_world(tmp_path_factory.mktemp("world") / "w")

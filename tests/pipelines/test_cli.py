@@ -1,8 +1,9 @@
-"""The command line as a user meets it: through its console entry, one process a command."""
+"""The command line as a user meets it: through its console entry, or, where a process adds nothing, in this one."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 from safetensors.numpy import save_file
+
+from pipelines.cli import main
 
 ENTRY = Path(sys.executable).with_name("domain-gap")
 HEAVY = ("torch", "faiss", "sklearn", "scipy", "segmentation_models_pytorch", "great_expectations")
@@ -23,6 +26,25 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ENTRY, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+@pytest.fixture
+def here(monkeypatch, capfd) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`call`, in this process: what it imports is there already."""
+
+    def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["domain-gap", *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        for name in [name for name in os.environ if name.startswith("GAP_")]:
+            monkeypatch.delenv(name)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, end.value.code or 0, said.out, said.err)
+
+    return call
 
 
 def python(code: str) -> str:
@@ -87,27 +109,27 @@ class TestImports:
 
 
 class TestRefusals:
-    def test_bad_usage(self, tmp_path):
+    def test_bad_usage(self, here, tmp_path):
         for arguments in (["run", "--bogus"], ["nosuch"], ["init", "only-one"]):
-            result = call(tmp_path, *arguments)
+            result = here(tmp_path, *arguments)
             assert result.returncode == 2
             assert "Traceback" not in result.stderr
 
     def test_unknown_key(self, config):
         assert_one_line(call(config(clases=["a", "b"]), "status"), "gap.yaml", "clases", "did you mean 'classes'")
 
-    def test_missing_folder(self, config):
+    def test_missing_folder(self, here, config):
         changed = config(targets=[{"name": "dusk", "reader": "folder", "root": "nowhere"}])
-        assert_one_line(call(changed, "status"), "targets.0.root", "nowhere")
+        assert_one_line(here(changed, "status"), "targets.0.root", "nowhere")
 
-    def test_folder_without_pictures_is_found_when_a_run_looks_at_it(self, config):
+    def test_folder_without_pictures_is_found_when_a_run_looks_at_it(self, here, config):
         folder = config()
         for picture in (folder / "dusk/images").iterdir():
             picture.unlink()
-        assert_one_line(call(folder, "run", "--dry-run"), "dusk", "no pictures")
+        assert_one_line(here(folder, "run", "--dry-run"), "dusk", "no pictures")
 
-    def test_unknown_target(self, config):
-        assert_one_line(call(config(), "run", "--target", "dawn"), "--target dawn", "dusk")
+    def test_unknown_target(self, here, config):
+        assert_one_line(here(config(), "run", "--target", "dawn"), "--target dawn", "dusk")
 
     def test_checkpoint_of_other_classes(self, config):
         folder = config(model={"input_size": [64, 64], "checkpoint": "weights.safetensors"})
@@ -117,7 +139,7 @@ class TestRefusals:
 
 
 class TestFirstSteps:
-    def test_init_then_check(self, sets):
+    def test_init_then_check(self, here, sets):
         made = call(sets, "init", "day", "dusk")
         assert made.returncode == 0, made.stderr
         assert "domain-gap check" in made.stdout
@@ -132,10 +154,10 @@ class TestFirstSteps:
         assert checked.returncode == 0, checked.stderr
         assert "data day: 12 pictures (12 with masks, 4 groups)" in checked.stdout
         assert "fits" in checked.stdout
-        assert_one_line(call(sets, "init", "day", "dusk"), "gap.yaml", "already there")
-        assert_one_line(call(sets, "init", "day", "masks", "--output", "other.yaml"), "masks", "no such folder")
+        assert_one_line(here(sets, "init", "day", "dusk"), "gap.yaml", "already there")
+        assert_one_line(here(sets, "init", "day", "masks", "--output", "other.yaml"), "masks", "no such folder")
 
-    def test_a_fresh_store_is_missing_everything_and_a_dry_run_makes_nothing(self, config):
+    def test_a_fresh_store_is_missing_everything_and_a_dry_run_makes_nothing(self, here, config):
         folder = config()
         dry = call(folder, "run", "--dry-run", "--store", "elsewhere")
         assert dry.returncode == 0, dry.stderr
@@ -146,6 +168,6 @@ class TestFirstSteps:
         known = call(folder, "status", "--store", "elsewhere")
         assert known.returncode == 0, known.stderr
         assert set(dry.stdout.splitlines()) == set(known.stdout.splitlines())
-        told = call(folder, "report", "--store", "elsewhere")
+        told = here(folder, "report", "--store", "elsewhere")
         assert told.returncode == 0
         assert "no report yet" in told.stdout

@@ -1,4 +1,7 @@
-"""Rerun only what changed, on a real Dagster instance and real tables. The tests of this module run in order."""
+"""Rerun only what changed, on a real Dagster instance and real tables. The tests of this module run in order.
+
+So does a run with an exported network beside the first one: the world is trained once, in one file.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,24 @@ import shutil
 
 import polars as pl
 import pytest
+import torch
 from deltalake import DeltaTable
+from typer.testing import CliRunner
 
 from assets.statistics.effect_sizes import jensen_shannon
+from pipelines.cli import app
+from resources.model import load_model
 
 PER_SAMPLE = ("manifest", "embeddings", "evaluation", "traits", "gap_scores")
+
+STATISTICS = """
+from assets.diagnosis.hypotheses import Hypothesis
+from assets.experiments.model_side import BatchNormReestimation
+from assets.experiments.registry import Experiment, register
+
+DARK = Hypothesis("statistics", "model_statistics", "statistics", "The target is too dark for them.", ("brightness",))
+register(Experiment(DARK, BatchNormReestimation()))
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -97,16 +113,64 @@ def test_what_to_do_next_lies_beside_the_report(world, tmp_path):
         assert count == len(content["images"]) == 3 and bool(content["annotations"]) == (key == "dark")
 
 
-def test_unlabelled_target_is_answered_without_losses(world):
+def test_unlabelled_target_is_answered_by_estimates_that_are_marked(world):
     document = json.loads(world.store.path("reports", "bare", "report.json").read_text())
-    assert document["performance_gap"]["loss_gap"] is None
-    assert "no labels" in document["performance_gap"]["reason"]
+    gap = document["performance_gap"]
+    assert gap["estimated"] and gap["reason"] is None and gap["target_miou"] is None and gap["per_class"] == []
+    assert gap["loss_gap"] == pytest.approx(gap["target_loss"] - gap["source_loss"])
+    assert gap["ci95"][0] < gap["loss_gap"] < gap["ci95"][1] and 0 < gap["estimation"]["accuracy"] < 1
+    assert "estimate" in document["headline"] and document["unexplained"]["estimated"]
+    assert 'class="estimated"' in world.store.path("reports", "bare", "report.html").read_text()
+    assert world.store.read_json("calibration", "bare.json")["calibration"]["missed"]
+
+    labelled = world.store.path("reports", "dark", "report.json").read_text()
+    assert '"estimated": true' not in labelled and json.loads(labelled)["performance_gap"]["estimation"] is None
+    assert 'class="estimated"' not in world.store.path("reports", "dark", "report.html").read_text()
+    assert world.store.read_json("calibration", "dark.json") == {"calibration": None}
     assert document["latent_gap"]["knn_auroc"]["value"] is not None
     assert document["class_shares"]["basis"] == "predictions"
     assert document["class_shares"]["jensen_shannon"]["value"] > 0
-    assert {row["verdict"] for row in document["experiments"]} == {"skipped"}
-    assert not document["root_causes"]
+    assert not gap["detected"] and not document["root_causes"]
+    assert all(row["verdict"] != "confirmed" and row["gap_closed"] is None for row in document["experiments"])
+    assert all("no loss gap" not in row["reason"] for row in document["experiments"]), "it is no reason to skip"
     assert world.rows("bare", "traits")["share_road"].is_not_nan().all()  # from predictions
+
+    command = ["agreement", "-c", str(world.config_path), "--target", "dark", "--hidden", "bare", "--json"]
+    compared = json.loads(CliRunner().invoke(app, command).stdout)
+    figures = {row["name"]: row for row in compared["figures"]}
+    assert figures["loss gap"]["estimated"] == gap["loss_gap"]
+    assert figures["accuracy"]["true"] == json.loads(labelled)["performance_gap"]["target_accuracy"]
+    assert sum(row["experiments"] for row in compared["verdicts"]) == len(document["experiments"])
+
+
+def test_a_run_with_an_exported_network(world, worlds, tmp_path):
+    """It ends in the report of a run with the network; what it can't do is skipped there."""
+    store = world.store
+    trained = load_model(store.path("models", "current", "model.json").parent, world.config)
+    pictures = torch.rand(2, 3, *trained.input_size)
+    program = torch.export.export(trained.network, (pictures,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    other = world.copy(tmp_path / "w")
+    (other.root / "exported_experiments.py").write_text(STATISTICS)
+    torch.export.save(program, other.root / "network.pt2")
+    other.write_config(
+        model={"checkpoint": "network.pt2", "embedding_layer": "encoder", "input_size": list(trained.input_size)},
+        experiments={"modules": ["exported_experiments"], "only": ["exposure", "statistics"]},
+        targets=[worlds.folder("dark")],
+    )
+    assert not other.run().failed
+    for key in ("source", "dark"):
+        expected, found = (one.rows(key, "evaluation")["loss"].to_numpy() for one in (world, other))
+        assert found == pytest.approx(expected, rel=1e-3)
+    documents = [
+        json.loads(one.store.path("reports", "dark", "report.json").read_text()) for one in (world, other)
+    ]  # fmt: skip
+    gaps = [document["performance_gap"]["loss_gap"] for document in documents]
+    assert gaps[1] == pytest.approx(gaps[0], rel=1e-3)
+    assert documents[1]["model"]["architecture"] == "network.pt2"
+    experiments = {row["id"]: row for row in documents[1]["experiments"]}
+    assert experiments["statistics"]["verdict"] == "skipped"
+    assert experiments["statistics"]["reason"].startswith("a torch.export archive runs as it was exported")
+    assert experiments["exposure"]["verdict"] != "skipped"
 
 
 def test_second_run_computes_nothing(world):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
+from safetensors.torch import save_file
+
+from resources.config import ModelConfig
+from resources.datasets.streets import STREETS_CLASSES
+from resources.model import build_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")]
 
@@ -19,6 +25,7 @@ SCRIPT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import world; "
     "outcome = world.World(Path(sys.argv[2])).run(); sys.exit(bool(outcome.failed))"
 )
+PICTURES = 60
 TABLES = [(key, name) for key in ("source", "dark") for name in ("manifest", "embeddings", "evaluation", "traits")]
 
 
@@ -32,22 +39,35 @@ def rows_so_far(world, key: str, name: str) -> int:
     return table.scan().select(pl.len()).collect().item() if table.exists else 0
 
 
-def test_killed_forward_pass_resumes(world, tmp_path):
-    weights = world.store.path("models", "current", "weights.safetensors")
-    model = {"input_size": [80, 128], "checkpoint": str(weights)}
-    undisturbed, killed = world.copy(tmp_path / "undisturbed"), world.copy(tmp_path / "killed")
-    for made in (undisturbed, killed):
-        made.write_config(model=model, compute={"batch_size": 4})
+@pytest.fixture
+def pair(worlds, tmp_path):
+    """Two worlds of the same pictures and weights, which need no training for that."""
+    settings = {**worlds.NETWORK, "input_size": list(worlds.INPUT_SIZE), "checkpoint": str(tmp_path / "w.safetensors")}
+    torch.manual_seed(0)
+    network = build_network(ModelConfig(**settings | {"checkpoint": None}), len(STREETS_CLASSES), pretrained=True)
+    save_file(network.state_dict(), settings["checkpoint"])
+    undisturbed = worlds.build_world(tmp_path / "undisturbed", city=PICTURES, dark=30)
+    made = undisturbed, undisturbed.copy(tmp_path / "killed")
+    for one in made:
+        one.write_config(
+            model=settings, compute={"batch_size": 2}, targets=[worlds.folder("dark")],
+            experiments={"modules": ["own_experiments"], "only": ["brighten"]},
+        )  # fmt: skip
+    return made
+
+
+def test_killed_forward_pass_resumes(pair):
+    undisturbed, killed = pair
     assert not undisturbed.run().failed
 
     process = start(killed.root)
-    while not 0 < rows_so_far(killed, "source", "embeddings") < 110:
+    while not 0 < rows_so_far(killed, "source", "embeddings") < PICTURES:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = set(killed.rows("source", "embeddings")["sample_id"])
-    assert 0 < len(before) < 110
+    assert 0 < len(before) < PICTURES
 
     assert not killed.run().failed
     for key, name in TABLES:

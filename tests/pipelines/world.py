@@ -18,6 +18,7 @@ from resources.datasets.streets import STREETS_CLASSES, StreetsReader
 from resources.sample_store import SampleStore
 
 INPUT_SIZE = (80, 128)
+NETWORK = {"architecture": "PSPNet"}  # trains in a third of the default's time
 TRAINING = {"epochs": 8, "batch_size": 8, "learning_rate": 4e-3}
 USER_MODULE = """
 from assets.diagnosis.hypotheses import Hypothesis
@@ -81,9 +82,10 @@ class World:
         settings = {
             "store": str(self.root / "store"),
             "classes": list(STREETS_CLASSES),
-            "model": {"input_size": list(INPUT_SIZE), "training": TRAINING},
-            "source": {**_folder("city"), "holdout_share": 0.45},
-            "targets": [_folder("dark"), _folder("bare")],
+            "model": {**NETWORK, "input_size": list(INPUT_SIZE), "training": TRAINING},
+            "source": {**folder("city"), "holdout_share": 0.45},
+            "targets": [folder("dark"), folder("bare")],
+            "model_parts": {"enabled": False},
             "experiments": {"modules": ["own_experiments"], "only": ["exposure", "channel_statistics", "brighten"]},
             "statistics": {"permutations": 99, "bootstrap": 100, "noise_floor_draws": 10},
             **changes,
@@ -91,11 +93,11 @@ class World:
         self.config_path.write_text(yaml.safe_dump(settings))
 
 
-def build_world(root: Path) -> World:
+def build_world(root: Path, *, city: int = 110, dark: int = 60) -> World:
     """Render the folders: a source of 11 drives, a darker target of 6, and an unlabelled target of 2."""
     root.mkdir(parents=True)
-    _render(root / "city", "city", 110)
-    _render(root / "dark", "other_camera", 60)
+    _render(root / "city", "city", city)
+    _render(root / "dark", "other_camera", dark)
     _render(root / "bare", "same_city", 20)
     shutil.rmtree(root / "bare" / "masks")
     (root / "own_experiments.py").write_text(USER_MODULE)
@@ -104,7 +106,8 @@ def build_world(root: Path) -> World:
     return world
 
 
-def _folder(name: str) -> dict[str, object]:
+def folder(name: str) -> dict[str, object]:
+    """The data set of a folder, in a config."""
     return {"name": name, "reader": "folder", "root": name, "group": "^(.*)_[0-9]+$"}
 
 

@@ -96,7 +96,23 @@ def test_selections_and_labels_load(load, valid):
     assert config.dataset("dawn").limit == 3
 
 
+def test_adaptation_is_off_and_budgets_are_per_method(load, valid):
+    assert load(valid).adaptation.methods == []
+    valid["adaptation"] = {"methods": ["tent", "oracle"], "minutes": {"oracle": 20}}
+    settings = load(valid).adaptation
+    assert settings.seeds >= 3
+    assert [settings.seconds(name) for name in settings.methods] == [300, 1200]
+    assert load({**valid, "adaptation": {"minutes": 2}}).adaptation.seconds("tent") == 120
+
+
 class TestRefusals:
+    def test_unknown_adaptations(self, refusal, valid):
+        text = refusal({**valid, "adaptation": {"methods": ["finetuning"]}})
+        assert text.startswith("adaptation: no method 'finetuning'; did you mean 'fine_tuning'? valid methods: batch_n")
+        assert "no method 'all'; valid methods" in refusal({**valid, "adaptation": {"minutes": {"all": 3}}})
+        assert "named once" in refusal({**valid, "adaptation": {"methods": ["tent", "tent"]}})
+        assert refusal({**valid, "adaptation": {"minutes": 0}}).startswith("adaptation.minutes")
+
     def test_unknown_key(self, refusal, valid):
         assert refusal({**valid, "targts": []}) == "unknown key 'targts'; did you mean 'targets'?"
 
@@ -219,6 +235,10 @@ class TestRefusals:
         text = refusal(valid)
         assert text.startswith("targets.0.reader: Input should be 'cityscapes', 'kitti'")
         assert text.endswith("(got 'kity')")
+
+    def test_a_source_without_labels(self, refusal, valid):
+        valid["source"]["use_labels"] = False
+        assert "source.use_labels: expected true for the source" in refusal(valid)
 
     def test_limit_of_zero(self, refusal, valid):
         valid["targets"][0]["limit"] = 0

@@ -416,6 +416,8 @@ def test_a_saved_model_is_the_same_model(network, batch, tmp_path, whole):
     assert torch.equal(found.latent, expected.latent)
     assert save_model(tmp_path / "again", again.network, config, trained_here=False) == version
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]
+    (tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {(tmp_path / "plain").stat().st_mode}
 
 
 def test_the_fingerprint_names_what_decides_an_output_and_nothing_else():

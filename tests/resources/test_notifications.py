@@ -51,7 +51,7 @@ def test_without_addresses_nothing_is_sent_and_nothing_is_wrong(caplog):
 
 def test_a_service_that_refuses_is_a_warning_without_its_address(server, caplog):
     address, received = server
-    with caplog.at_level(logging.DEBUG, logger="resources.notifications"):
+    with caplog.at_level(logging.DEBUG):
         assert not Notifier((f"{address}/refuse/TOPSECRET",)).send("Gap", "text")
     assert len(received) == 1
     assert "alert not sent: a service refused it" in caplog.text

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -641,6 +642,19 @@ class TestOpenReader:
     def test_each_reader(self, tmp_path, reader, kind):
         config = self.config(tmp_path, reader=reader, root=tmp_path)
         assert isinstance(open_reader(config, config.targets[0]), kind)
+
+    def test_labels_that_are_left_aside(self, tmp_path):
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir()
+            Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / folder / "a.png")
+        seen, hidden = (
+            open_reader(config, config.targets[0]).scan()
+            for config in (
+                self.config(tmp_path, reader="folder", root=tmp_path, use_labels=use_labels)
+                for use_labels in (True, False)
+            )
+        )
+        assert seen[0].mask is not None and hidden == [replace(seen[0], mask=None)]
 
     def test_streets_need_a_local_store(self, tmp_path):
         config = self.config(tmp_path, reader="streets")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -287,10 +288,18 @@ def test_files_are_written_and_read(tmp_path):
         store.read_json("scores", "nothing.json")
 
 
-def test_a_written_file_can_be_read_by_whom_the_umask_allows(tmp_path):
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert SampleStore(str(tmp_path)).write("x", "a.txt").stat().st_mode == plain.stat().st_mode
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_files_and_tables_have_the_rights_of_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        store = SampleStore(str(tmp_path / "store"))
+        store.write("x", "a.txt")
+        store.table("source", "manifest").upsert(pl.DataFrame({"sample_id": ["a"], "fingerprint": ["f"]}))
+    finally:
+        os.umask(before)
+    written = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert len(written) >= 3
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o666 & ~mask}
 
 
 def test_a_write_that_fails_leaves_what_was_there_and_no_partial_file(tmp_path):

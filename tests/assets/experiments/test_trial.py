@@ -19,7 +19,7 @@ from assets.experiments.normalise import ChannelStatistics, Exposure, HistogramM
 from assets.experiments.operators import NotApplicable
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import ClassShare
-from assets.experiments.trial import SIDES, build_predictors, fit_experiment, predict, run_trials
+from assets.experiments.trial import SIDES, build_predictors, fit_experiment, loss_sums, predict, run_trials
 from resources.datasets.base import IGNORE
 from resources.pictures import Batch
 
@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_resumes_at_its_last_batch(dusk, tables):
     def trials():
         fitted = fit_experiment(COLOURS, dusk.campaign.fit_sets())
         sides = {side: dusk.campaign.samples(side, report=True) for side in ("target", "holdout")}
-        wanted = wanted_rows(fitted, sides, "model", "code", list(fitted.parameters))
+        wanted = wanted_rows(fitted, sides, dict.fromkeys(sides, "model"), "code", list(fitted.parameters))
         change = found["colours"].diff(wanted)
         made = build_predictors(fitted, dusk.campaign.model, dusk.campaign.fit_sets())
         return [
@@ -389,12 +389,14 @@ def test_unlabelled_and_quarantined_samples_take_no_part(dusk):
     assert not {first, second} & set(campaign.samples("target", report=True)["sample_id"])
 
 
-def test_trials_refuse_pictures_without_labels(dusk):
+def test_trials_refuse_pictures_without_labels_where_nothing_estimates_their_loss(dusk):
     sets = dusk.campaign.fit_sets()
     made = build_predictors(fit_experiment(COLOURS, sets), dusk.campaign.model, sets)
     picture = replace(pictures_of(dusk, "target", samples(dusk, "normalised")[:1])[0], mask=None)
-    with pytest.raises(ValueError, match="trials need labels"):
-        list(predict(made["normalised"], [picture]))
+    _, scores, mask, _ = next(predict(made["normalised"], [picture]))
+    assert scores.shape[1:] == mask.shape == picture.reduced.shape[1:] and not mask.any()
+    with pytest.raises(ValueError, match="no calibration to estimate its loss by"):
+        loss_sums(picture, scores, mask, None)
 
 
 def test_re_weighted_rows_are_the_mean_of_both_sets_answers_from_the_evaluation_alone(dusk, tables):

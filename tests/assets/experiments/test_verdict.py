@@ -25,6 +25,7 @@ from assets.experiments.verdict import (
     pair,
     verdict_rows,
 )
+from assets.inference.estimation import Calibration
 
 RULES = Rules(smallest_effect=0.05, alpha=0.05, draws=400, seed=0)
 
@@ -275,8 +276,113 @@ def test_the_latent_gap_after_looks_at_normalised_pictures_alone():
 
 
 def test_a_reweighting_can_harm_nobody():
-    shown = {"gap_closed": 0.5, "ci95": (0.3, 0.7), "q_value": 0.01, "units": 8}
+    shown = {"difference_ci95": (-0.2, -0.1), "gap_closed": 0.5, "ci95": (0.3, 0.7), "q_value": 0.01, "units": 8}
     found = Figures("share", control_delta=0.1, control_ci95=(0.05, 0.15), **shown)
     rules = Rules(smallest_effect=0.05, alpha=0.05, draws=100, seed=0)
     assert judge(found, 0.2, rules)[0] == "inconclusive"
     assert judge(replace(found, can_harm=False), 0.2, rules)[0] == "confirmed"
+
+
+# --- estimated losses ------------------------------------------------------------------------------------------------
+
+
+def estimated_verdict(**roles: float | None) -> tuple[str, str]:
+    """The verdict of one experiment on a target whose losses are estimated."""
+    world = World()
+    figures = [replace(world.figures(**roles), estimated=True)]
+    first = verdict_rows(figures, world.gap.value, RULES)[0]
+    assert first["estimated"]
+    return first["verdict"], first["reason"]
+
+
+def test_estimated_loss_confirms_where_an_imitation_bears_it_out():
+    word, reason = estimated_verdict(**CAUSE)
+    assert word == "confirmed" and "of the estimated gap" in reason
+
+
+def test_estimated_loss_alone_confirms_nothing():
+    """A change that only makes the model surer of itself lowers the estimate as well."""
+    word, reason = estimated_verdict(normalised=-0.25, sham=0.02, control=0.0)
+    assert word == "inconclusive" and "by estimated loss alone" in reason
+    assert World().verdict(others=0, normalised=-0.25, sham=0.02, control=0.0)[0] == "confirmed"
+    assert estimated_verdict(normalised=-0.25, sham=0.02, control=0.0, imitated=0.0)[0] == "inconclusive"
+
+
+def test_an_imitation_alone_is_measured_and_needs_nothing_else():
+    assert estimated_verdict(imitated=0.25)[0] == "confirmed"
+
+
+def test_estimated_loss_refutes_unless_an_imitation_costs_loss():
+    assert estimated_verdict(normalised=0.1, sham=0.0, control=0.0)[0] == "refuted"
+    word, reason = estimated_verdict(normalised=0.1, sham=0.0, control=0.0, imitated=0.2)
+    assert word == "inconclusive" and "done to the source it costs loss" in reason
+    assert World().verdict(others=0, normalised=0.1, sham=0.0, control=0.0, imitated=0.2)[0] == "refuted"
+
+
+def test_the_estimator_s_error_widens_the_gap_s_draws():
+    world = World()
+    calibration = Calibration(step=6, scale=1.0, power=1.0, missed=(-0.3, 0.3), spread=0.0)
+    unsure = gap_draws(world.target, world.holdout, RULES, calibration)
+    assert unsure.value == world.gap.value and unsure.gaps.std() > 3 * world.gap.gaps.std()
+    np.testing.assert_array_equal(gap_draws(world.target, world.holdout, RULES).gaps, world.gap.gaps)
+    gain = np.full(len(unsure.ids), 0.2)
+    assert unsure.shares(gain, unsure.ids).std() > world.gap.shares(gain, world.gap.ids).std()
+
+
+# --- an estimated gap that may be nothing ----------------------------------------------------------------------------
+
+
+def undetected_verdict(others: int = 0, **roles: float | None) -> dict[str, object]:
+    """The verdict row of one experiment where the estimated gap is not beyond the estimator's error."""
+    world = World()
+    figures = [world.figures(**roles), *(world.figures(normalised=0.0) for _ in range(others))]
+    figures = [replace(one, estimated=True).without_shares() for one in figures]
+    return verdict_rows(figures, world.gap.value, RULES)[0]
+
+
+@pytest.mark.parametrize("roles", [CAUSE, {"imitated": 0.25}, {"normalised": -0.25}, {"normalised": 0.0}])
+def test_nothing_is_confirmed_of_a_gap_that_may_be_nothing(roles):
+    row = undetected_verdict(**roles)
+    assert row["verdict"] == "inconclusive" and row["reason"].startswith("the estimated gap may be nothing; ")
+    assert math.isnan(row["gap_closed"]) and math.isnan(row["gap_induced"])
+    assert row["ci95"] is None and row["induced_ci95"] is None
+    assert "%" not in row["reason"], "no share of it is told"
+
+
+def test_what_a_change_does_to_the_estimated_loss_is_told():
+    row = undetected_verdict(others=3, **CAUSE)
+    low, high = row["difference_ci95"]
+    assert low < row["difference"] < high < 0 < row["imitated_ci95"][0] < row["imitated_delta"]
+    assert f"it changes the estimated loss by {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" in row["reason"]
+    assert f"done to the source it adds {row['imitated_delta']:+.3f} " in row["reason"]
+    assert f"p = {row['q_value']:.3f} after correction" in row["reason"] and row["q_value"] > row["p_value"]
+    assert "done to the source" not in undetected_verdict(normalised=-0.25)["reason"]
+
+
+def test_what_is_worse_by_estimate_is_refuted_whatever_the_gap():
+    row = undetected_verdict(normalised=0.2, sham=0.0, control=0.0)
+    assert row["verdict"] == "refuted" and row["reason"].endswith("worse, whatever the size of the gap")
+    assert undetected_verdict(normalised=0.2, imitated=0.0)["verdict"] == "refuted"
+    contradicted = undetected_verdict(normalised=0.2, imitated=0.2)
+    assert contradicted["verdict"] == "inconclusive", "the same done to the source costs loss, which is measured"
+
+
+def test_worse_by_chance_is_not_refuted():
+    world = World(samples=24)
+    noisy = trial("normalised", world.target, world.after(world.target, 0.05, noise=0.4))
+    figures = measure("x", noisy, world.target, world.holdout, world.gap, RULES)
+    assert figures.difference_ci95[0] < 0 < figures.difference_ci95[1]
+    row = verdict_rows([replace(figures, estimated=True).without_shares()], world.gap.value, RULES)[0]
+    assert row["verdict"] == "inconclusive"
+    few = World(samples=60, per_unit=30)
+    worse = replace(few.figures(normalised=0.2), estimated=True).without_shares()
+    assert "2 independent groups are too few" in verdict_rows([worse], few.gap.value, RULES)[0]["reason"]
+
+
+def test_the_difference_s_interval_is_that_of_a_clustered_t_test():
+    world = World(samples=45)
+    rows = world.rows(normalised=-0.2)
+    figures = measure("x", rows, world.target, world.holdout, world.gap, RULES)
+    by_unit = (rows.sort("sample_id")["loss"] - world.target["loss"]).to_numpy().reshape(15, 3).mean(1)
+    expected = ttest_1samp(by_unit, 0).confidence_interval(0.95)
+    assert figures.difference_ci95 == pytest.approx((expected.low, expected.high), abs=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 
 import numpy as np
 import pytest
@@ -41,8 +42,9 @@ def original():
 
 @pytest.fixture(scope="module")
 def exported(original, tmp_path_factory):
-    """The same network from a file."""
+    """The same network from a file, exported once a format."""
 
+    @cache
     def model(suffix: str) -> SegmentationModel:
         path = tmp_path_factory.mktemp("files") / f"unet{suffix}"
         network, pictures = original.network, torch.randn(2, 3, *SIZE)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from assets.diagnosis.gather import Sides
+from assets.diagnosis.gather import Sides, gap_between
 from assets.diagnosis.hypotheses import rank_hypotheses
 from assets.diagnosis.loss_gap import LossGap, loss_gap
 from assets.diagnosis.shifts import SHIFTS_SCHEMA
@@ -21,6 +21,7 @@ from assets.experiments.pricing import Price, Priced
 from assets.experiments.registry import Experiment, load_experiments
 from assets.experiments.verdict import Figures, verdict_rows
 from assets.experiments.verdict import Rules as VerdictRules
+from assets.inference.estimation import Calibration, estimation_columns
 from assets.inference.losses import EVALUATION_SCHEMA, evaluate
 from assets.report.assemble import assemble, headline
 from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, Recipe, ReportDocument
@@ -66,7 +67,8 @@ def evaluations(frame: pl.DataFrame, sharpness: float, seed: int, labelled: bool
         mask = rng.integers(0, 2, (8, 12)).astype(np.uint8)
         logits = torch.tensor(rng.normal(0, 1, (3, 8, 12)), dtype=torch.float32)
         logits += sharpness * torch.nn.functional.one_hot(torch.tensor(mask).long(), 3).permute(2, 0, 1)
-        rows.append(evaluate(logits, mask if labelled else None).row(name, "f", b""))
+        found = evaluate(logits, mask if labelled else None).row(name, "f", b"")
+        rows.append(found | estimation_columns(logits))
     return pl.DataFrame(rows, schema=EVALUATION_SCHEMA).drop("prediction")
 
 
@@ -95,9 +97,11 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
     """What the stages' files hold, as JSON would give it back."""
     figures = [
         Figures("channel_statistics", samples=12, units=6, loss_before=1.2, loss_after=0.9, difference=-0.3,
-                gap_closed=0.6, ci95=(0.4, 0.8), p_value=0.0001, control_delta=0.0, control_ci95=(-0.1, 0.1),
-                sham_delta=0.01, sham_ci95=(-0.1, 0.1), beats_sham=(0.1, 0.5), per_class=(-0.2, -0.4, NAN)),
-        Figures("sharpness", samples=12, units=6, gap_induced=0.3, induced_ci95=(0.1, 0.5), induced_p_value=0.002),
+                difference_ci95=(-0.4, -0.2), gap_closed=0.6, ci95=(0.4, 0.8), p_value=0.0001,
+                control_delta=0.0, control_ci95=(-0.1, 0.1), sham_delta=0.01, sham_ci95=(-0.1, 0.1),
+                beats_sham=(0.1, 0.5), per_class=(-0.2, -0.4, NAN)),
+        Figures("sharpness", samples=12, units=6, imitated_delta=0.15, imitated_ci95=(0.05, 0.25), gap_induced=0.3,
+                induced_ci95=(0.1, 0.5), induced_p_value=0.002),
     ]  # fmt: skip
     judged = verdict_rows(figures, 0.5, VerdictRules(0.05, 0.05, 100, 0))
     judged.append({"experiment": "exposure", "verdict": "skipped", "reason": "no trait differs"})
@@ -209,6 +213,9 @@ def test_figures_stand_where_they_belong(document, experiments):
     target, holdout = sides.target["loss"].mean(), sides.holdout["loss"].mean()
     assert (gap.target_loss, gap.source_loss) == pytest.approx((target, holdout))
     assert gap.loss_gap == pytest.approx(target - holdout)
+    confusion = np.array(sides.target["confusion"].to_list(), float).reshape(sides.target.height, 3, 3)
+    right = np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))
+    assert gap.target_accuracy == pytest.approx(right.mean())
     assert gap.detected and gap.ci95[0] > 0 and gap.reason is None
     assert gap.reference_loss == pytest.approx(sides.reference["loss"].mean())
     assert gap.composition + gap.within == pytest.approx(gap.target_pixel_loss - gap.source_pixel_loss)
@@ -277,6 +284,7 @@ def test_where_only_an_imitation_ran_the_interval_is_that_of_gap_induced(documen
     row = next(row for row in document.experiments if row.id == "sharpness")
     assert (row.gap_induced, row.gap_closed) == (0.3, None)
     assert row.ci95 == row.induced_ci95 == (0.1, 0.5)
+    assert (row.imitated_delta, row.difference) == (0.15, None)
     assert row.p_value == row.induced_p_value == 0.002
     assert row.direction == "imitate"
 
@@ -290,6 +298,69 @@ def test_without_labels_there_is_a_reason_and_no_figure(config, experiments):
     text = found.model_dump_json()
     assert ReportDocument.model_validate_json(text).model_dump_json() == text
     assert found.counts["target_labelled"] == 0
+
+
+def test_what_rests_on_estimated_losses_is_marked_and_nothing_else_is(config, experiments, document):
+    calibration = Calibration(step=6, scale=1.1, power=1.2, missed=(-0.05, 0.1), spread=0.01)
+    sides = replace(sides_of(labelled=False), calibration=calibration)
+    stored = stored_of(experiments, ["channel_statistics"])
+    stored["diagnosis"] |= {"disde": None, "suspect_slice": None, "label_errors": {"source": [], "target": []}}
+    stored["verdicts"]["experiments"] = [{**row, "estimated": True} for row in stored["verdicts"]["experiments"]]
+    clusters = [WorstCluster("low sky", ["t1"], 2.5, [])]
+    gap = gap_between(sides, config.statistics)
+    found = assemble(config, "away", sides, gap, stored, experiments, clusters)
+    told = found.performance_gap
+    assert told.estimated and told.reason is None and told.detected
+    assert told.target_loss == pytest.approx(sides.target["loss"].mean())
+    assert told.source_loss == pytest.approx(sides.holdout["loss"].mean())
+    assert told.source_miou is not None and told.target_miou is None and told.per_class == []
+    assert told.estimation is not None and 0 < told.estimation.accuracy < told.estimation.source_accuracy
+    assert told.estimation.error == pytest.approx(calibration.error)
+    marked = [*found.experiments, *found.attribution, *found.traits, *found.slices, *found.worst_clusters,
+              *found.explanation.steps, found.recipe, found.unexplained]  # fmt: skip
+    assert all(part.estimated for part in marked)
+    assert found.headline.startswith("The model is estimated to lose on away: an estimated ")
+    assert "estimated 40% of the gap stays unexplained" in found.headline
+    assert "need the target's labels" in found.skipped[0]
+    assert ReportDocument.model_validate_json(found.model_dump_json()) is not None
+    assert '"estimated":true' not in document.model_dump_json()
+
+
+def test_an_estimated_gap_that_is_none_is_said_to_be_estimated(config, experiments):
+    calibration = Calibration(step=6, scale=1.0, power=1.0, missed=(-0.9, 0.9), spread=0.1)
+    sides = replace(sides_of(target_sharpness=3.0, labelled=False), calibration=calibration)
+    found = assemble(config, "away", sides, gap_between(sides, config.statistics), stored_of(experiments, []),
+                     experiments, [])  # fmt: skip
+    assert not found.performance_gap.detected
+    told = "The estimated gap is not beyond the estimator's own error: the loss is an estimated "
+    assert found.headline.startswith(told)
+
+
+def test_experiments_on_a_gap_that_may_be_nothing_have_no_share_of_it(config, experiments):
+    stored = stored_of(experiments, [])
+    figures = [
+        Figures("channel_statistics", samples=12, units=6, difference=0.3, difference_ci95=(0.2, 0.4), gap_closed=-0.6,
+                ci95=(-0.8, -0.4), p_value=0.0001, estimated=True),
+        Figures("sharpness", samples=12, units=6, imitated_delta=0.15, imitated_ci95=(0.05, 0.25), gap_induced=0.3,
+                induced_ci95=(0.1, 0.5), induced_p_value=0.002, estimated=True),
+    ]  # fmt: skip
+    rules = VerdictRules(0.05, 0.05, 100, 0)
+    stored["verdicts"] |= {
+        "experiments": verdict_rows([one.without_shares() for one in figures], 0.5, rules),
+        "unexplained": {"value": None, "ci95": None}, "attribution": [], "not_attributed": [],
+        "recipe": {"steps": [], "gap_closed": None, "ci95": None, "loss_after": None},
+    }  # fmt: skip
+    calibration = Calibration(step=6, scale=1.0, power=1.0, missed=(-0.9, 0.9), spread=0.1)
+    sides = replace(sides_of(target_sharpness=3.0, labelled=False), calibration=calibration)
+    found = assemble(config, "away", sides, gap_between(sides, config.statistics), stored, experiments, [])
+    worse, imitated = found.experiments
+    assert (worse.verdict, worse.difference, worse.difference_ci95) == ("refuted", 0.3, (0.2, 0.4))
+    assert (imitated.verdict, imitated.imitated_delta, imitated.p_value) == ("inconclusive", 0.15, 0.002)
+    for row in found.experiments:
+        assert (row.gap_closed, row.ci95, row.gap_induced, row.induced_ci95) == (None, None, None, None)
+    assert worse.direction == "normalise" and imitated.direction == "imitate"
+    assert found.recipe.steps == [] and found.unexplained.value is None
+    assert ReportDocument.model_validate_json(found.model_dump_json()) is not None
 
 
 def test_a_single_group_leaves_the_gap_without_an_interval(config, experiments):

@@ -598,6 +598,54 @@ def unlabelled_document() -> d.ReportDocument:
     )
 
 
+def estimated_document(**changes: Any) -> d.ReportDocument:
+    """The labelled document as it would be told by estimates."""
+    full = build_document()
+    gap = d.PerformanceGap(
+        estimated=True, source_loss=0.39, target_loss=0.71, loss_gap=0.32, ci95=(0.05, 0.9), p_value=0.02,
+        detected=True, source_miou=0.5, source_ece=0.03,
+        estimation=d.EstimatedPerformance(
+            accuracy=0.81, accuracy_ci95=(0.76, 0.86), accuracy_by_entropy=0.79, source_accuracy=0.9,
+            threshold=0.62, temperature=1.26, scale=1.02, power=1.4, error=0.3,
+        ),
+    )  # fmt: skip
+    marked = [row.model_copy(update={"estimated": True}) for row in full.experiments]
+    return full.model_copy(update={"performance_gap": gap, "experiments": marked, "disde": None, **changes})
+
+
+def test_every_estimate_on_the_page_is_marked_and_no_measurement_is():
+    page = render_page(estimated_document(), build_evidence(90))
+    badge = 'class="estimated" title="The target has no labels'
+    ran = sum(row.verdict != "skipped" for row in estimated_document().experiments)
+    assert page.count(badge) >= ran + 5
+    text = visible(page)
+    assert "Accuracy 81.0% estimated [76%, 86%] on the target, 90.0% on the holdout" in text
+    assert "off by 35% (root mean square" in text and "confirmed only where the same done to the source" in text
+    assert "Label some target pictures" in text and "highest estimated loss" in text
+    assert 'class="estimated"' not in render_page(build_document(), build_evidence(90))
+
+
+def test_an_estimated_gap_that_may_be_nothing_is_not_called_none():
+    gap = estimated_document().performance_gap.model_copy(update={"detected": False, "ci95": (-0.02, 1.1)})
+    tried = [
+        experiment("exposure_global", "Exposure", "exposure", "inconclusive", "The estimated gap may be nothing.",
+                   difference=-0.07, difference_ci95=(-0.11, -0.03), imitated_delta=0.05, imitated_ci95=(0.02, 0.08),
+                   estimated=True),
+        experiment("fda", "Fourier", "colour", "refuted", "Worse.", difference=0.4, difference_ci95=(0.3, 0.5),
+                   estimated=True),
+    ]  # fmt: skip
+    document = estimated_document(
+        performance_gap=gap, experiments=tried, root_causes=[], attribution=[], not_attributed=[], explanation=None,
+        unexplained=d.Estimate(value=None, estimated=True), recipe=d.Recipe(estimated=True),
+    )  # fmt: skip
+    text = visible(render_page(document, build_evidence(90)))
+    assert "Not beyond the estimator’s error" in text and "2 suspected causes tested" in text
+    assert "No gap detected" not in text and "no gap to explain" not in text and "Nothing to close" not in text
+    assert "no share of it is told and nothing is confirmed" in text
+    assert "The same done to the source +0.050 [+0.020, +0.080]" in text
+    assert "the estimated gap may be nothing, so that nothing is confirmed" in text
+
+
 def no_gap_document() -> d.ReportDocument:
     gap = build_document().performance_gap.model_copy(
         update={"loss_gap": 0.008, "ci95": (-0.031, 0.047), "p_value": 0.61, "detected": False, "target_loss": 0.398}
@@ -1227,3 +1275,42 @@ def test_five_thousand_samples_stay_under_fifteen_megabytes(visit: Callable[...,
     show_map(seen)
     assert seen.page.locator("#map .scatterlayer .point").count() == 5_000
     assert seen.errors == []
+
+
+def adaptation(title: str, **changes: Any) -> d.AdaptationRow:
+    """A variant that ran."""
+    found: dict[str, Any] = {
+        "method": "fda", "variant": "default", "title": title, "paper": "Yang & Soatto 2020", "verdict": "confirmed",
+        "reason": "in the worst of 3 seeds it closes 31% of the gap [22%, 40%]", "samples": 60, "seeds": 3,
+        "loss_before": 0.6, "loss_after": 0.5, "gap_closed": 0.31, "ci95": (0.22, 0.4), "q_value": 0.01,
+        "mean_gap_closed": 0.36, "range_gap_closed": (0.31, 0.41), "side_effect": 0.02,
+        "side_effect_ci95": (0.01, 0.03), "costs_the_source": True, "miou_before": 0.41, "miou_after": 0.5,
+        "steps": 300, "planned_steps": 300, "minutes": 4.2,
+        "weights": "adaptation/dusk/fda/default/seed-0/weights.safetensors",
+    }  # fmt: skip
+    return d.AdaptationRow(**found | changes)
+
+
+def test_adaptations_are_a_table_with_their_price() -> None:
+    hard = d.HardData(left=0.4, ci95=(0.3, 0.5), labelled=64, cut=False, found=True, sentence="It leaves 40%.")
+    tuned = [
+        adaptation("tuned", method="fine_tuning", scope="all", label_share=share, verdict="inconclusive")
+        for share in (25, 100)
+    ]
+    skipped = d.AdaptationRow(
+        method="tent", variant="default", title="TENT", paper="–", verdict="skipped", reason="the network has no layers"
+    )
+    rows = [adaptation(HOSTILE[0]), *tuned, skipped]
+    page = render_page(build_document(adaptations=rows, hard_data=hard), build_evidence(60))
+    text = visible(page)
+    assert "Adapting the model" in text and "Hard data. It leaves 40%." in text
+    assert "31% [22%, 40%]" in text and "+0.020 [+0.010, +0.030]" in text
+    assert "The network has no layers." in text
+    assert page.count('data-figure="adaptations"') == page.count('data-figure="learning-curve"') == 1
+    assert HOSTILE[0] not in page
+
+
+def test_no_adaptation_is_no_section_and_a_reason_is_told() -> None:
+    assert 'id="adaptation"' not in render_page(build_document(), build_evidence(60))
+    page = render_page(build_document(adaptations_skipped="the target has no labels"), build_evidence(60))
+    assert "No adaptation was tried: the target has no labels." in visible(page)

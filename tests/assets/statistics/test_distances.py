@@ -1,4 +1,4 @@
-"""Distances against torch-fidelity, torchmetrics, POT, dcor and closed forms."""
+"""Distances against torch-fidelity, torchmetrics, POT, statsmodels and closed forms."""
 
 import numpy as np
 import ot
@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import rbf_kernel as sklearn_rbf
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-from torchmetrics.image.kid import poly_mmd
+from statsmodels.stats.dist_dependence_measures import distance_statistics
 
 from assets.statistics import distances
 from assets.statistics.distances import (
@@ -40,6 +39,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_frechet_agrees_with_torch_fidelity_and_pot():
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric  # slow to import
+
     (mean_a, cov_a), (mean_b, cov_b) = moments(X), moments(Y)
     ours = frechet_distance(mean_a, cov_a, mean_b, cov_b)
     theirs = fid_statistics_to_metric({"mu": mean_a, "sigma": cov_a}, {"mu": mean_b, "sigma": cov_b}, verbose=False)
@@ -58,6 +59,8 @@ def test_frechet_closed_forms():
 
 
 def test_kid_agrees_with_torchmetrics(small_blocks: None):
+    from torchmetrics.image.kid import poly_mmd  # slow to import
+
     equal = X[: len(Y)]  # torchmetrics takes sets of equal size only
     assert kernel_distance(equal, Y) == pytest.approx(float(poly_mmd(torch.tensor(equal), torch.tensor(Y))))
 
@@ -73,11 +76,12 @@ def test_mmd_agrees_with_the_formula_on_scikit_learns_kernel(sigma: float | None
     assert mmd_rbf(X, Y, sigma) == pytest.approx(within_x + within_y - 2 * kernel[:n, n:].sum() / (n * m))
 
 
-@pytest.mark.slow
-def test_energy_agrees_with_dcor():
-    import dcor  # compiles itself on import, for many seconds
-
-    assert energy_distance(X, Y) == pytest.approx(dcor.energy_distance(X, Y))
+def test_energy_agrees_with_statsmodels_distance_covariance():
+    """Energy is the distance covariance of vectors with the set that they are of (Sejdinovic et al. 2013)."""
+    pooled, label = np.concatenate([X, Y]), np.repeat([0.0, 1.0], [len(X), len(Y)])
+    shares = len(X) * len(Y) / len(pooled) ** 2
+    theirs = distance_statistics(pooled, label).distance_covariance ** 2 / (2 * shares**2)
+    assert energy_distance(X, Y) == pytest.approx(theirs)
 
 
 def test_energy_agrees_with_the_formula(small_blocks: None):

@@ -15,6 +15,9 @@ import dagster as dg
 
 from pipelines.staleness import Status, resolve
 
+ERROR = dg.AssetCheckSeverity.ERROR
+ATTEMPTS = 2
+"""How often an asset is made whose check did not run."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 Listener = Callable[[str, Sequence[dg.AssetKey]], None]
 """Called with 'observe' or 'run' and the assets, before each run."""
@@ -119,6 +122,7 @@ class Rerun:
             due = {key for key in self.keys if key not in done}
         else:
             due = {key for key, status in self.statuses().items() if status.state != "fresh"} - done
+        due |= self._unchecked(outcome)
         due -= outcome.failed.keys()
         stopped = set(outcome.failed) | self._blocking(outcome, due)
         for key in sorted(due & self.below(stopped)):
@@ -136,13 +140,34 @@ class Rerun:
             spec = self.graph.get_check_spec(check)
             if not spec.blocking or check.asset_key not in self.keys or check.asset_key in due:
                 continue
-            evaluation = self._latest(check)
-            if evaluation is not None and not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+            found = self._latest(check)
+            if isinstance(found, dg.AssetCheckEvaluation) and not found.passed and found.severity == ERROR:
                 stopped.add(check.asset_key)
-                outcome.failed_checks[_check_name(check)] = evaluation.description or "failed"
+                outcome.failed_checks[_check_name(check)] = found.description or "failed"
         return stopped
 
-    def _latest(self, check: dg.AssetCheckKey) -> Any:
+    def _unchecked(self, outcome: Outcome) -> set[dg.AssetKey]:
+        """Assets with a blocking check that was planned and never ran: a step beside it failed, or the run was killed.
+
+        They are made again, and their checks with them; where that has not helped either, they have failed.
+        """
+        found = set()
+        for check in self.graph.asset_check_keys:
+            key = check.asset_key
+            if key not in self.keys or not self.graph.get_check_spec(check).blocking or not self._is_pending(check):
+                continue
+            if outcome.ran.count(key) < ATTEMPTS:
+                found.add(key)
+            else:
+                outcome.failed.setdefault(key, f"its check {check.name} could not be run")
+        return found
+
+    def _is_pending(self, check: dg.AssetCheckKey) -> bool:
+        latest = self._latest(check)
+        return latest is not None and not isinstance(latest, dg.AssetCheckEvaluation)
+
+    def _latest(self, check: dg.AssetCheckKey) -> object:
+        """The check's latest evaluation, or the plan of one that has not come; None where it was never planned."""
         records = self.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
         return records[0].evaluation if records else None
 

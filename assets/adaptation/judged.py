@@ -31,6 +31,7 @@ class SeedFigures:
     units: int
     loss_before: float
     loss_after: float
+    difference_ci95: Interval
     gap_closed: float
     ci95: Interval
     p_value: float
@@ -87,7 +88,8 @@ def seed_figures(
     test, harm = closed.test(), paired_cluster_test(-source.gain, source.units)
     return SeedFigures(
         seed=seed, samples=len(closed.ids), units=len(set(closed.units)), loss_before=float(closed.before.mean()),
-        loss_after=float(closed.after.mean()), gap_closed=test.mean / gap.value,
+        loss_after=float(closed.after.mean()), difference_ci95=(-test.ci95[1], -test.ci95[0]),
+        gap_closed=test.mean / gap.value,
         ci95=percentile_interval(gap.shares(closed.gain, closed.ids)), p_value=test.p_value, harm=harm.mean,
         harm_ci95=harm.ci95, miou_before=_miou(target, closed.ids), source_miou_before=_miou(holdout, source.ids),
         miou_after=_miou(rows.filter(pl.col("role") == "target"), closed.ids),
@@ -136,7 +138,8 @@ def skipped_row(method: Method, skipped: Skipped) -> dict[str, Any]:
 def _as_figures(one: Tried, seed: SeedFigures) -> Figures:
     return Figures(
         one.name, samples=seed.samples, units=seed.units, loss_before=seed.loss_before, loss_after=seed.loss_after,
-        difference=seed.loss_after - seed.loss_before, gap_closed=seed.gap_closed, ci95=seed.ci95, p_value=seed.p_value,
+        difference=seed.loss_after - seed.loss_before, difference_ci95=seed.difference_ci95,
+        gap_closed=seed.gap_closed, ci95=seed.ci95, p_value=seed.p_value,
     )  # fmt: skip
 
 

@@ -66,9 +66,13 @@ class Worth:
 
 @dataclass(frozen=True)
 class Concluded:
-    """What is said of one part. `grows`: the gap of its activations grows there; `misfit`: its statistics don't fit."""
+    """What is said of one part. `grows`: the gap of its activations grows there; `misfit`: its statistics don't fit.
+
+    `useful`: it is worth something on the holdout, beyond noise.
+    """
 
     transfer: Transfer
+    useful: bool
     grows: bool
     misfit: bool
     reasons: list[str]
@@ -176,7 +180,9 @@ def conclude(part: Part, measures: Measures, alpha: float, smallest_effect: floa
         reasons.append(
             f"its own statistics re-estimated take {-change:.3f} off the target's loss, and none off the holdout's"
         )
-    return Concluded(transfer, grows, misfit, reasons)
+    mean = found.get((part.name, "mean"), {})
+    useful = "holdout" in mean and mean["holdout"].above(alpha)
+    return Concluded(transfer, useful, grows, misfit, reasons)
 
 
 def _transfer(help_: Mapping[Side, Effect], worth: Worth | None, alpha: float) -> tuple[Transfer, str]:
@@ -238,11 +244,13 @@ def sentence(
         return f"{target}: what the parts are worth is not known ({without}); {where or 'the shift grows at no part'}."
     words: list[Transfer] = ["transfers", "transfers in part", "does not transfer"]
     named = {word: [part.name for part in parts if found[part.name].transfer == word] for word in words}
-    told = "; ".join(f"{listed(names)} {_verb(word, names)}" for word, names in named.items() if names)
-    if not told:
-        told = "no part can be told to transfer or not"
-    elif not named["transfers in part"] and not named["does not transfer"]:
-        told = "every part that can be judged transfers"
+    untold = [part.name for part in parts if found[part.name].transfer == "unclear" and found[part.name].useful]
+    phrases = [f"{listed(names)} {_verb(word, names)}" for word, names in named.items() if names]
+    if len(phrases) == 1 and named["transfers"] and not untold:
+        phrases = ["every part that is worth something transfers"]
+    if untold:
+        phrases.append(f"of {listed(untold)} it can't be told")
+    told = "; ".join(phrases) or "no part is worth anything on the holdout beyond noise"
     return f"{target}: {told}." + (f" {_capital(where)}." if where else "")
 
 

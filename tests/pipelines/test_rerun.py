@@ -1,4 +1,7 @@
-"""What a killed run leaves behind in the instance is cleared; what belongs to a living process stays."""
+"""What a killed run leaves behind in the instance is cleared; what belongs to a living process stays.
+
+A check that never ran, because a step beside it failed, runs later.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import dagster as dg
 import pytest
 
 from pipelines.home import open_instance
-from pipelines.rerun import release_dead_runs
+from pipelines.rerun import Rerun, release_dead_runs
 from resources.sample_store import SampleStore
 
 SCRIPT = """
@@ -78,3 +81,56 @@ def test_run_of_a_living_process_keeps_its_place(busy):
     release_dead_runs(instance)
     assert status(instance) == dg.DagsterRunStatus.STARTED
     assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 1
+
+
+def guarded(broken: bool) -> dg.Definitions:
+    """Two data sets with a blocking check each and something made of both; one of the sets may be broken."""
+
+    def data(name: str, fails: bool) -> list[object]:
+        @dg.asset(key=[name, "manifest"], code_version=str(fails))
+        def manifest() -> None:
+            if fails:
+                raise ValueError("no sample has splits [train]")
+
+        @dg.asset_check(asset=dg.AssetKey([name, "manifest"]), name="parts", blocking=True)
+        def parts() -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(passed=True)
+
+        return [manifest, parts]
+
+    @dg.asset(key=["target", "report"], deps=[["source", "manifest"], ["target", "manifest"]])
+    def report() -> None: ...
+
+    found = [*data("source", broken), *data("target", False)]
+    return dg.Definitions([*found[::2], report], asset_checks=found[1::2])
+
+
+def names(keys) -> set[str]:
+    return {"/".join(key.path) for key in keys}
+
+
+def test_a_check_that_a_failure_kept_from_running_runs_later(tmp_path):
+    with open_instance(SampleStore(str(tmp_path))) as instance:
+        outcome = Rerun(guarded(True), instance).run()
+        assert names(outcome.failed) == {"source/manifest"} and names(outcome.blocked) == {"target/report"}
+        assert "splits [train]" in next(iter(outcome.failed.values()))
+        again = Rerun(guarded(False), instance).run()
+        assert not again.failed and not again.blocked and "target/report" in names(again.ran)
+        assert not Rerun(guarded(False), instance).run().ran
+
+
+def test_a_check_that_never_runs_stops_what_depends_on_it(tmp_path):
+    @dg.asset(key=["source", "manifest"])
+    def manifest() -> None: ...
+
+    @dg.asset_check(asset=dg.AssetKey(["source", "manifest"]), name="parts", blocking=True)
+    def parts() -> dg.AssetCheckResult:
+        raise RuntimeError("the check is broken")
+
+    @dg.asset(key=["source", "model"], deps=[["source", "manifest"]])
+    def model() -> None: ...
+
+    with open_instance(SampleStore(str(tmp_path))) as instance:
+        outcome = Rerun(dg.Definitions([manifest, model], asset_checks=[parts]), instance).run()
+    assert "could not be run" in outcome.failed[dg.AssetKey(["source", "manifest"])]
+    assert names(outcome.blocked) == {"source/model"}

@@ -276,7 +276,7 @@ def drawn(rng: np.random.Generator, effects: dict[str, float]) -> Drawn:
     alone = {name: effect + by_unit(0.1) for name, effect in effects.items()}
     names = [frozenset(), *(frozenset([name]) for name in alone), frozenset(alone)]
     after = {members: loss + sum((alone[name] for name in members), np.zeros(count)) for members in names}
-    sides = SimpleNamespace(holdout=frame, target=frame.with_columns(loss=pl.col("loss") + 0.5))
+    sides = SimpleNamespace(holdout=frame, target=frame.with_columns(loss=pl.col("loss") + 0.5), estimated_by=None)
     return Drawn(SimpleNamespace(sides=sides, source_traits=traits), after)
 
 

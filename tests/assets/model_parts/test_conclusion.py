@@ -118,7 +118,13 @@ def test_sentences():
         "Most is lost at ‘low’, worth 20% where it was 60%."
     )
     kept = measures({part.name: KEPT for part in PARTS})
-    assert sentence("kitti", PARTS, concluded(kept), kept, None) == "kitti: every part that can be judged transfers."
+    assert (
+        sentence("kitti", PARTS, concluded(kept), kept, None) == "kitti: every part that is worth something transfers."
+    )
+    wide = measures({part.name: KEPT for part in PARTS}, noise=("low",))
+    assert sentence("kitti", PARTS, concluded(wide), wide, None) == (
+        "kitti: encoder stages 1 to 2 and head transfer; of low it can't be told."
+    )
     bare = Measures({part.name: FLAT for part in PARTS} | {"low": GROWN}, {}, {})
     told = sentence("bare", PARTS, concluded(bare), bare, "the target has no labels")
     assert told == (

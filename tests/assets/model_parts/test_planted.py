@@ -15,7 +15,7 @@ def test_an_intact_model_is_not_accused(model, analyse, target):
     assert content["origin"] is None
     assert {part["transfer"] for part in content["parts"]} <= {"transfers", "unclear"}
     assert not any(part["grows"] for part in content["parts"])
-    assert content["sentence"] == f"{target}: every part that can be judged transfers."
+    assert content["sentence"] == f"{target}: every part that is worth something transfers."
 
 
 @pytest.mark.parametrize("how", ["output", "statistics"])

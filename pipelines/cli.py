@@ -105,6 +105,37 @@ def report(
 
 
 @app.command()
+def export(
+    what: Annotated[str, typer.Argument(help="'samples' of one target, or 'slice-tests' of all.")] = "samples",
+    config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None,
+    select: Annotated[str, typer.Option(help="worst, next, suspects, all, slice:<name>, or a file of ids.")] = "next",
+    kind: Annotated[str, typer.Option("--format", help="csv, coco or fiftyone.")] = "csv",
+    out: Annotated[Path | None, typer.Option("--out", help="A new folder (slice-tests: a file).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="No more than the first ones.")] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the pictures, too.")] = False,
+    predictions: Annotated[bool, typer.Option("--predictions", help="With the model's predictions.")] = False,
+) -> None:  # fmt: skip
+    """Write chosen samples as CSV, COCO or FiftyOne, or freeze the slices as tests that run every night."""
+    from assets.report.export import FORMATS
+    from resources.config import find_config
+    from resources.errors import ConfigError
+
+    path = find_config(config)
+    settings, tables, _ = _load(path, store)
+    names = _targets(settings, target)
+    if what == "slice-tests":
+        _freeze_slices(tables, names, out or path.resolve().parent / "slice_tests.json")
+    elif what != "samples":
+        raise ConfigError(f"export {what}: expected 'samples' or 'slice-tests'")
+    elif kind not in FORMATS:
+        raise ConfigError(f"--format {kind}: expected {', '.join(FORMATS)}")
+    elif len(names) != 1 or out is None:
+        raise ConfigError("export: expected one --target and --out, a new folder")
+    else:
+        _export_samples(settings, tables, names[0], select, limit, kind, out, copy=copy, predictions=predictions)
+
+
+@app.command()
 def agreement(
     target: Annotated[str, typer.Option("--target", help="A target with labels.", show_default=False)],
     hidden: Annotated[str, typer.Option("--hidden", help="Its twin with use_labels: false.", show_default=False)],
@@ -330,6 +361,34 @@ def _print_report(tables: SampleStore, name: str, *, as_json: bool = False) -> N
         return
     text = path.read_text()
     typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {path.with_suffix('.html')}")
+
+
+def _export_samples(
+    settings: GapConfig, tables: SampleStore, name: str, select: str, limit: int | None, kind: str, out: Path, *,
+    copy: bool, predictions: bool,
+) -> None:  # fmt: skip
+    from assets.report.export import export_samples, new_folder
+    from assets.report.selection import read_samples, select_samples
+    from resources.datasets import open_reader
+
+    rows = select_samples(tables, name, select, limit)
+    reader = open_reader(settings, settings.dataset(name))
+    samples = read_samples(tables, name, rows, reader, predictions=predictions)
+    count = export_samples(rows, samples, settings.class_names, new_folder(out), kind, copy=copy)
+    typer.echo(f"{name}: {count} samples in {out}")
+
+
+def _freeze_slices(tables: SampleStore, names: list[str], out: Path) -> None:
+    from assets.diagnosis.frozen_slices import frozen_text
+    from resources.errors import ConfigError
+
+    if out.exists():
+        raise ConfigError(f"--out {out}: already there; its thresholds may be yours, so move it away first")
+    found = {name: tables.read_json("reports", name, "slice_tests.json")["tests"] for name in names}
+    out.write_text(frozen_text(found), encoding="utf-8")
+    counts = ", ".join(f"{len(tests)} of {name}" for name, tests in found.items())
+    typer.echo(f"wrote {out} (tests: {counts}); to run them every night, add to the config:")
+    typer.echo(f"checks: {{slice_tests: {out}}}")
 
 
 def _reported(tables: SampleStore, name: str) -> tuple[ReportDocument, pl.DataFrame]:

@@ -15,6 +15,7 @@ import dagster as dg
 
 from assets.adaptation import assets as adaptation
 from assets.diagnosis import assets as diagnosis
+from assets.diagnosis import checks as diagnosis_checks
 from assets.experiments import assets as experiments
 from assets.experiments.registry import Experiment, load_experiments
 from assets.inference import assets as inference
@@ -34,6 +35,7 @@ from resources.config import GapConfig, find_config, load_config, user_code_allo
 from resources.engine import LocalEngine
 from resources.notifications import Notifier
 from resources.sample_store import SampleStore
+from resources.tracking import Tracker
 
 
 def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -44,6 +46,7 @@ def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None =
         "store": SampleStore(config.store),
         "engine": LocalEngine(config),
         "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
+        "tracker": Tracker(config.tracking.mlflow, config.tracking.experiment),
     }
     return dg.Definitions(
         assets=definitions,
@@ -74,6 +77,7 @@ def allow_user_modules(path: Path) -> None:
 
 def _checks(config: GapConfig) -> list[dg.AssetChecksDefinition]:
     found = [check for key in _keys(config) for check in ingestion_checks.build(config, key)]
+    found += [check for target in config.targets for check in diagnosis_checks.build(config, target.name)]
     return found + [check for target in config.targets for check in report_checks.build(config, target.name)]
 
 

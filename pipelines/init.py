@@ -410,6 +410,8 @@ _OPTIONAL = """
 # quality: {max_quarantined: 0.05}
 # compute: {device: auto, batch_size: 8, workers: 2}
 # schedule: {cron: "0 2 * * *", timezone: UTC, enabled: false}
+# checks: {slice_tests: slice_tests.json}           # an example: what 'domain-gap export slice-tests' writes
+# tracking: {mlflow: "http://host:5000", experiment: domain-gap}   # an example; by default nothing is logged
 # alerts:                        # examples; by default nobody is told
 #   loss_gap: 0.2
 #   knn_auroc: 0.8

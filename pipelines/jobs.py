@@ -1,4 +1,4 @@
-"""Jobs: everything, one target, and the nightly check.
+"""Jobs: everything, one target, the frozen slice tests, and the nightly check.
 
 Belongs here: named selections of assets, and the job that the schedule starts. Does not: the loop itself (`rerun.py`).
 """
@@ -7,9 +7,11 @@ from typing import Any
 
 import dagster as dg
 
+from assets.diagnosis import checks
 from resources.config import GapConfig
 
 NIGHTLY = "nightly_gap_check"
+SLICE_TESTS = "slice_tests"
 
 
 def build_jobs(config: GapConfig) -> list[Any]:
@@ -25,7 +27,16 @@ def build_jobs(config: GapConfig) -> list[Any]:
         )
         for target in config.targets
     ]
-    return [everything, *single, _nightly(config)]
+    return [everything, *single, *_slice_tests(config), _nightly(config)]
+
+
+def _slice_tests(config: GapConfig) -> list[Any]:
+    """The frozen slice tests alone, where there are any: they run although nothing has changed."""
+    frozen = [check for target in config.targets for check in checks.build(config, target.name)]
+    if not frozen:
+        return []
+    found = dg.AssetSelection.checks(*frozen)
+    return [dg.define_asset_job(SLICE_TESTS, selection=found, description="The slice tests of checks.slice_tests.")]
 
 
 def _nightly(config: GapConfig) -> dg.JobDefinition:
@@ -34,8 +45,11 @@ def _nightly(config: GapConfig) -> dg.JobDefinition:
         from pipelines.definitions import build_defs
         from pipelines.rerun import Rerun
 
-        outcome = Rerun(build_defs(config), context.instance, tags={"domain_gap/night": context.run_id}).run()
+        loop = Rerun(build_defs(config), context.instance, tags={"domain_gap/night": context.run_id})
+        outcome = loop.run()
         context.log.info(outcome.summary())
+        if _slice_tests(config):
+            loop.run_job(SLICE_TESTS)
         if outcome.failed:
             raise dg.Failure(description=outcome.summary())
 

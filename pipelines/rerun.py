@@ -78,6 +78,7 @@ class Rerun:
         tags: Mapping[str, str] | None = None,
         listener: Listener = lambda _what, _keys: None,
     ) -> None:
+        self.defs = defs
         self.instance = instance
         self.job = defs.resolve_implicit_global_asset_job_def()
         self.graph = defs.resolve_asset_graph()
@@ -108,6 +109,12 @@ class Rerun:
             result = self._execute(ready, raise_on_error=False)
             self._note(result, ready, outcome)
         return outcome
+
+    def run_job(self, name: str) -> None:
+        """Run one of the definitions' jobs by name, whatever is stale; what fails in it is in its run's log."""
+        self.defs.resolve_job_def(name).execute_in_process(
+            instance=self.instance, run_config=QUIET, tags=self.tags, raise_on_error=False
+        )
 
     def _ready(self, outcome: Outcome, *, everything: bool) -> list[dg.AssetKey]:
         done = set(outcome.ran)

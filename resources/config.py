@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -328,6 +329,27 @@ class ScheduleConfig(Section):
     enabled: bool = False
 
 
+class ChecksConfig(Section):
+    """Tests of the user's own that run every night: slices frozen by `domain-gap export slice-tests`."""
+
+    slice_tests: Path | None = None
+
+
+class TrackingConfig(Section):
+    """Where the figures of each report are logged besides: an MLflow server's address."""
+
+    mlflow: str | None = None
+    experiment: str = Field(default="domain-gap", min_length=1)
+
+    @field_validator("mlflow")
+    @classmethod
+    def _an_address(cls, uri: str | None) -> str | None:
+        parts = urlsplit(uri or "http://host")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected the address of an MLflow server, http://host:port or https://host")
+        return uri
+
+
 class AlertsConfig(Section):
     """When somebody is told, and where (apprise URLs)."""
 
@@ -354,6 +376,8 @@ class GapConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     alerts: AlertsConfig = AlertsConfig()
+    checks: ChecksConfig = ChecksConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -486,7 +510,7 @@ def _described(first: ErrorDetails) -> str:
     )
     shown = first["input"]
     section = isinstance(shown, dict | BaseModel)  # a rule across keys: its message names their values
-    hidden = section or first["loc"][:1] == ("alerts",)
+    hidden = section or first["loc"][:1] in (("alerts",), ("tracking",))  # addresses may hold a password
     value = "" if hidden or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
     return f"{key}: {message}{value}" if key else message
 
@@ -526,7 +550,21 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
         store = config.store if "://" in config.store else str(Path(config.store).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a null byte
         raise ConfigError(f"{path}: store: {config.store!r} can't be a folder: {error}") from None
-    return config.model_copy(update={"model": model, "source": source, "targets": targets, "store": store})
+    found = {"model": model, "source": source, "targets": targets, "store": store, "checks": _checks(config, path)}
+    return config.model_copy(update=found)
+
+
+def _checks(config: GapConfig, path: Path) -> ChecksConfig:
+    tests = config.checks.slice_tests
+    if tests is None:
+        return config.checks
+    tests = path.resolve().parent / tests
+    if not tests.is_file():
+        raise ConfigError(
+            f"{path}: checks.slice_tests: no such file {tests}; leave the key out, run "
+            f"'domain-gap export slice-tests --out {tests.name}', and put it back"
+        )
+    return config.checks.model_copy(update={"slice_tests": tests})
 
 
 def _holds(question: Callable[[], bool]) -> bool:

@@ -16,6 +16,8 @@ from assets.diagnosis.slices import FEWEST_SAMPLES
 
 BEYOND_CHANCE = 0.05
 """Slices with a larger p-value are chance: a test of one would only be noise."""
+MOST_SHARE = 1.5
+"""A slice may grow by half before its test fails."""
 DIGITS = 4
 
 
@@ -40,7 +42,8 @@ def slice_tests(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def slice_test(row: Mapping[str, Any]) -> dict[str, Any]:
     """A slice (`Slice.row`) as a test that fails today and passes once more than half of its excess loss is gone.
 
-    `highest_mean_loss` lies halfway between the slice's mean loss and that of all other samples, in nats; it and
+    `highest_mean_loss` lies halfway between the slice's mean loss and that of all other samples, in nats;
+    `highest_share` of all samples is what a nightly check lets the slice grow to (`frozen_slices.py`). They and
     `fewest_samples` are there to be edited.
     """
     return {
@@ -49,8 +52,10 @@ def slice_test(row: Mapping[str, Any]) -> dict[str, Any]:
         "conditions": [{name: one[name] for name in ("trait", "side", "threshold")} for one in row["conditions"]],
         "fewest_samples": FEWEST_SAMPLES,
         "highest_mean_loss": round(row["mean_loss"] - row["difference"] / 2, DIGITS),
+        "highest_share": round(min(1.0, MOST_SHARE * row["share"]), DIGITS),
         "found": {
             "samples": row["samples"],
+            "share": round(row["share"], DIGITS),
             "mean_loss": round(row["mean_loss"], DIGITS),
             "mean_loss_elsewhere": round(row["mean_loss"] - row["difference"], DIGITS),
             "p_value": row["p_value"],
@@ -69,19 +74,23 @@ def run_slice_test(test: Mapping[str, Any], rows: pl.DataFrame) -> SliceOutcome:
     Raises:
         ValueError: `rows` lacks a column, or a condition has another side than '<=' and '>='.
     """
-    columns = ["loss", *(condition["trait"] for condition in test["conditions"])]
-    missing = [name for name in columns if name not in rows.columns]
-    if missing:
-        raise ValueError(f"slice {test['name']!r}: the table has no column {', '.join(map(repr, missing))}")
-    known = rows.select(pl.col(name).cast(pl.Float64).fill_nan(None) for name in dict.fromkeys(columns))
-    losses = known.filter(pl.col("loss").is_not_null(), *map(_met, test["conditions"]))["loss"].to_numpy()
+    losses = slice_rows(test, rows)["loss"].cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
     mean = float(losses.mean()) if losses.size else None
     enough = mean is not None and losses.size >= test["fewest_samples"]
     return SliceOutcome(test["name"], losses.size, mean, mean <= test["highest_mean_loss"] if enough else None)
 
 
+def slice_rows(test: Mapping[str, Any], rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows that meet a test's conditions, with a loss or without. Raises ValueError as `run_slice_test`."""
+    columns = ["loss", *(condition["trait"] for condition in test["conditions"])]
+    missing = [name for name in columns if name not in rows.columns]
+    if missing:
+        raise ValueError(f"slice {test['name']!r}: the table has no column {', '.join(map(repr, missing))}")
+    return rows.filter(*map(_met, test["conditions"]))
+
+
 def _met(condition: Mapping[str, Any]) -> pl.Expr:
-    value, threshold = pl.col(condition["trait"]), float(condition["threshold"])
+    value, threshold = pl.col(condition["trait"]).cast(pl.Float64).fill_nan(None), float(condition["threshold"])
     if condition["side"] not in ("<=", ">="):
         raise ValueError(f"condition on {condition['trait']!r}: side {condition['side']!r}; expected '<=' or '>='")
     return value <= threshold if condition["side"] == "<=" else value >= threshold

@@ -1,4 +1,4 @@
-"""Doors of experiments: what explains the shift, one output a hypothesis, the target's verdicts with the recipe."""
+"""Doors of experiments: what explains the shift, one output a hypothesis, the target's verdicts, the recipe's files."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +20,8 @@ from assets.experiments.explanation import (
     traits_of_part,
 )
 from assets.experiments.pricing import Priced, attribution, causes_of, price, root_causes
+from assets.experiments.recipe import Stack, Step
+from assets.experiments.recipe_files import RECIPE_FORMS, recipe_files, tools_present
 from assets.experiments.registry import SHARED_CODE, Experiment
 from assets.experiments.responses import measure_responses, trait_names
 from assets.experiments.shares import Attribution, StackLosses
@@ -50,6 +52,7 @@ PRICE_CODE = (*SHARED_CODE, *RESPONSE_CODE, "assets.experiments.explain", "asset
               "assets.experiments.recipe", "assets.experiments.search", "assets.experiments.shares",
               "assets.experiments.verdict", "assets.statistics.multiplicity", "assets.statistics.resampling",
               "assets.statistics.shapley")  # fmt: skip
+FILES_CODE = ("assets.experiments.recipe", "assets.experiments.recipe_files")
 CALIBRATION_CODE = ("assets.diagnosis.estimated", "assets.experiments.calibrate", "assets.experiments.forms",
                     "assets.experiments.jpeg", "assets.experiments.normalise", "assets.experiments.responses",
                     "assets.inference.estimation", "assets.inference.losses", "resources.model",
@@ -76,7 +79,7 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
         manifest = store.table("source", "manifest").read()
         probed = manifest.filter(pl.col("sample_id").is_in(probed_ids(manifest))).sort("sample_id")
         decides = fingerprint(code, probed.select("sample_id", *CONTENT).rows())
-        kept = store.read_json("responses", "source.json") if store.path("responses", "source.json").exists() else {}
+        kept = _kept(store, "responses", "source.json")
         if kept.get("decides") != decides:  # other pictures of the source may have come or gone
             batches = engine.batches("source", list(sample_paths(probed).values()))
             pictures = [picture for batch in batches for picture in batch.pictures]
@@ -90,11 +93,12 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
-    """`calibration`, `explanation`, `causes`, `experiments/<hypothesis>` and `verdicts` of one target."""
+    """`calibration`, `explanation`, `causes`, `experiments/<hypothesis>`, `verdicts`, `recipe_files` of one target."""
     return [
         _calibration(config, key),
         _explanation(config, key, experiments), _causes(config, key, experiments),
         _experiments(config, key, experiments), _verdicts(config, key, experiments),
+        _recipe_files(config, key, experiments),
     ]  # fmt: skip
 
 
@@ -376,3 +380,44 @@ def _save_changed(store: SampleStore, key: str, model: Any) -> None:
 
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.network.state_dict().items()}
     store.write(save(tensors), "reports", key, "recipe-model.safetensors")
+
+
+def _recipe_files(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
+    by_id = {experiment.id: experiment for experiment in experiments}
+    code = fingerprint(code_version(*FILES_CODE), config.model.input_size)
+    spec = door.spec(
+        [key, "recipe_files"],
+        description="The recipe as other tools load it: a torchvision v2 transform, an Albumentations transform, ONNX.",
+        code_version=code, kinds=["pytorch", "onnx"], deps=[[key, "verdicts"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__recipe_files", specs=[spec])
+    def files(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
+        verdicts, kept = store.read_json("verdicts", f"{key}.json"), _kept(store, "recipe_files", f"{key}.json")
+        steps = verdicts["recipe"]["steps"]
+        decides = fingerprint(code, verdicts["recipe_source"], steps, tools_present())
+        if kept.get("decides") != decides:  # a verdict may have changed and the recipe not
+            stack = Stack([Step(by_id[step["hypothesis"]], step["parameters"]) for step in steps])
+            found = recipe_files(stack, config.dataset(key).name, config.model.input_size)
+            contents = {file.name: file.content for file in found}
+            for name in RECIPE_FORMS:
+                _write_or_remove(store, contents.get(name), "reports", key, name)
+            kept = {"decides": decides, "files": [file.row() for file in found]}
+            store.write_json(kept, "recipe_files", f"{key}.json")
+        figures = {row["name"].replace(".", "_"): row["note"] for row in kept["files"]}
+        return door.result([key, "recipe_files"], version=decides, figures=figures)
+
+    return files
+
+
+def _kept(store: SampleStore, *parts: str) -> dict[str, Any]:
+    """A JSON file of an earlier run; empty where there is none."""
+    found: dict[str, Any] = store.read_json(*parts) if store.path(*parts).exists() else {}
+    return found
+
+
+def _write_or_remove(store: SampleStore, content: str | bytes | None, *parts: str) -> None:
+    if content is None:
+        store.path(*parts).unlink(missing_ok=True)
+    else:
+        store.write(content, *parts)

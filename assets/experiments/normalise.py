@@ -132,7 +132,7 @@ class ExposurePerImage:
         """Raise to the ratio of what is wanted to the picture's own, within 1/4..4."""
         grey = 0.299 * batch[:, 0] + 0.587 * batch[:, 1] + 0.114 * batch[:, 2]
         own = grey.clamp(1 / 255, 254 / 255).log().mean((1, 2)) / -0.6931472
-        gamma = (parameters["gamma_estimate"] / own).clamp(0.25, 4)
+        gamma = (parameters["gamma_estimate"] / own).clamp(0.25, 4.0)
         exposed: Tensor = batch.clamp(0, 1) ** gamma[:, None, None, None]
         return exposed
 
@@ -170,7 +170,7 @@ class WhiteBalancePerImage:
         """Scale each picture's channels, gains within 1/4..4."""
         weights = batch.new_tensor([0.299, 0.587, 0.114])
         means = batch.mean((2, 3)).clamp(min=1e-3)
-        gain = (batch.new_tensor(parameters["colour"]) / (means / means[:, 1:2])).clamp(0.25, 4)
+        gain = (batch.new_tensor(parameters["colour"]) / (means / means[:, 1:2])).clamp(0.25, 4.0)
         gain = gain * (means @ weights / ((gain * means) @ weights))[:, None]
         return (batch * gain[:, :, None, None]).clamp(0, 1)
 
@@ -194,6 +194,13 @@ class Lab:
         to_xyz = batch.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
                                    [0.019334, 0.119193, 0.950227]])  # fmt: skip
         to_xyz = to_xyz / batch.new_tensor([0.95047, 1.0, 1.08883])[:, None]
+        to_rgb = batch.new_tensor(
+            [
+                [3.079980302, -1.537151516, -0.542821308],
+                [-0.921247752, 1.875990001, 0.04524734],
+                [0.052890461, -0.204041338, 1.151232012],
+            ]
+        )  # fmt: skip -- the inverse: ONNX has none
         srgb_knee, lab_knee = 0.0031308, 0.008856
         plain = batch.clamp(0, 1)
         linear = torch.where(plain > 12.92 * srgb_knee, ((plain + 0.055) / 1.055).log().mul(2.4).exp(), plain / 12.92)
@@ -212,7 +219,7 @@ class Lab:
         y = (lab[:, 0] + 16) / 116
         roots = torch.stack((y + lab[:, 1] / 500, y, y - lab[:, 2] / 200), dim=1)
         xyz = torch.where(roots > 7.787 * lab_knee + 16 / 116, roots**3, (roots - 16 / 116) / 7.787)
-        linear = (torch.linalg.inv(to_xyz) @ xyz.flatten(2)).reshape(batch.shape).clamp(0, 1)
+        linear = (to_rgb @ xyz.flatten(2)).reshape(batch.shape).clamp(0, 1)
         curved = linear.clamp(min=1e-6).log().div(2.4).exp() * 1.055 - 0.055
         return torch.where(linear > srgb_knee, curved, 12.92 * linear).clamp(0, 1)
 

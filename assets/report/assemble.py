@@ -44,6 +44,7 @@ from assets.report.document import (
     StrengthRow,
     TraitShift,
 )
+from assets.report.next_document import RecipeForm, next_part
 from assets.report.parts_document import ModelPartsRow
 from resources.config import DatasetConfig, GapConfig
 
@@ -104,6 +105,8 @@ def assemble(
         disde=Disde(**split) if split is not None else None,
         explanation=explanation,
         recipe=recipe,
+        recipe_forms=[RecipeForm(**row) for row in stored.get("recipe_forms", [])],
+        next_samples=next_part(stored["next_samples"]) if stored.get("next_samples") else None,
         model_parts=_model_parts(stored.get("model_parts")),
         **adaptations(stored.get("adaptations")),
         worst_clusters=[Cluster(**vars(cluster), estimated=estimated) for cluster in clusters],

@@ -16,6 +16,7 @@ from assets.report import TEMPLATES, gallery
 from assets.report.assemble import assemble
 from assets.report.document import ReportDocument
 from assets.report.evidence import Evidence
+from assets.report.figures_logged import logged_metrics, logged_params
 from assets.report.label_list import label_list
 from assets.scoring.neighbours import latents_of
 from assets.scoring.sets import holdout_scores
@@ -24,13 +25,15 @@ from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.fingerprint import code_version, fingerprint, folder_version
 from resources.sample_store import SampleStore
+from resources.tracking import Tracker
 
 CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.label_policy",
         "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
         "assets.inference.estimation", "assets.inference.label_quality", "assets.report.adaptation_figures",
         "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
-        "assets.report.gallery", "assets.report.label_list", "assets.report.page", "assets.report.parts_document",
-        "assets.report.parts_figures", "assets.report.schema")  # fmt: skip
+        "assets.report.gallery", "assets.report.label_list", "assets.report.next_document", "assets.report.page",
+        "assets.report.parts_document", "assets.report.parts_figures", "assets.report.schema",
+        "resources.csv_text")  # fmt: skip
 
 
 def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> list[Any]:
@@ -44,7 +47,8 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         ),
         kinds=["html", "json"],
         deps=[[key, name] for name in ("verdicts", "explanation", "causes", "hypotheses", "calibration", "gap_scores",
-                                       "traits", "evaluation", "embeddings", "manifest")]
+                                       "traits", "evaluation", "embeddings", "manifest", "next_samples",
+                                       "recipe_files")]
         + ([[key, "model_parts"]] if config.model_parts.enabled else [])
         + [["source", name] for name in ("manifest", "evaluation", "embeddings", "traits", "model")]
         + ([[key, "adaptations"]] if config.adaptation.methods else []),
@@ -52,7 +56,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
     def gap_report(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine], tracker: dg.ResourceParam[Tracker]
     ) -> dg.MaterializeResult[Any]:
         from assets.report.figures import png_latent_map, png_trait_shifts
         from assets.report.page import render_page
@@ -67,6 +71,9 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         store.write(text, "reports", key, "report.json")
         plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
         figures = {"headline": document.headline, "report": str(path), **_headline_figures(document)}
+        figures["mlflow_run"] = tracker.log(
+            key, logged_metrics(document), logged_params(document), {"domain_gap.headline": document.headline}
+        )
         return door.result([key, "gap_report"], version=fingerprint(text), figures=figures, plots=plots)
 
     return [gap_report]
@@ -105,6 +112,8 @@ def _document(
         "adaptations": store.read_json("adaptations", f"{key}.json") if config.adaptation.methods else None,
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
         "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
+        "next_samples": store.read_json("next_samples", f"{key}.json"),
+        "recipe_forms": store.read_json("recipe_files", f"{key}.json")["files"],
     }
     clusters = worst_clusters(
         sides.target.select("sample_id", "loss"), store.table(key, "embeddings").read(["latent"]),
@@ -149,7 +158,7 @@ def _evidence(
         latent=latent, traits=_trait_values(store, key, sides, traits, by_id),
         worst=_worst(config, store, engine, model, key, sides, pictures["source"], traits[key], colours),
         palette=colours, recipe_source=store.read_json("verdicts", f"{key}.json")["recipe_source"],
-        suspects=_suspects(engine, model, key, sides, document),
+        suspects=_suspects(engine, model, key, sides, document), next_pictures=_next_pictures(document, pictures[key]),
     )  # fmt: skip
 
 
@@ -179,6 +188,11 @@ def _suspects(
         pictures = gallery.suspect_pictures(engine.batches(name, listed[: gallery.SHOWN_SUSPECTS]), model)
         found |= {(side, sample_id): picture for sample_id, picture in pictures.items()}
     return found
+
+
+def _next_pictures(document: ReportDocument, thumbnails: dict[str, bytes]) -> dict[str, bytes]:
+    chosen = document.next_samples.chosen if document.next_samples is not None else []
+    return {row.sample_id: thumbnails[row.sample_id] for row in chosen if thumbnails.get(row.sample_id)}
 
 
 def _worst(

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from assets.report.next_document import NextSamples, RecipeForm
 from assets.report.parts_document import ModelPartsRow
 from assets.report.schema import Interval, Number
 
-SCHEMA_VERSION = "1.7"
+SCHEMA_VERSION = "1.8"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -507,6 +508,8 @@ class ReportDocument(Part):
     disde: Disde | None = None
     explanation: ExplanationRow | None = None
     recipe: Recipe
+    recipe_forms: list[RecipeForm] = []
+    next_samples: NextSamples | None = None
     adaptations: list[AdaptationRow] = []
     """Adaptations of the model, in the order of the config's methods; empty where none is asked for."""
     adaptations_skipped: str | None = None

@@ -45,6 +45,7 @@ class Evidence:
     `traits`: trait, set (holdout | target | after:<hypothesis>), value; one row a sample and trait.
     `palette`: class name -> '#RRGGBB'. `recipe_source`: the text of recipe.py, '' without a recipe.
     `suspects`: (holdout | target, sample_id) -> JPEG with the pixels of suspected labels outlined.
+    `next_pictures`: thumbnails of the target samples to label next, by id.
     """
 
     latent: pl.DataFrame
@@ -53,3 +54,4 @@ class Evidence:
     palette: dict[str, str]
     recipe_source: str
     suspects: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    next_pictures: dict[str, bytes] = field(default_factory=dict)

@@ -1,12 +1,10 @@
 """The list of suspected label errors as a file to work through: `label_errors.csv`.
 
-Belongs here: its columns and how they are written. Does not: what is suspected (inference, diagnosis), the page.
+Belongs here: its columns and rows. Does not: what is suspected (inference, diagnosis), the page.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,12 +12,10 @@ import polars as pl
 
 from assets.diagnosis.gather import Sides
 from assets.diagnosis.label_policy import label_errors
+from resources.csv_text import csv_text
 
 COLUMNS = ("side", "sample_id", "label_quality", "suspect_share", "suspect_pixels", "labelled", "probably",
            "confidence", "image", "mask", "checked")  # fmt: skip
-DIGITS = 4
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet runs a cell that begins so."""
 
 
 def label_list(sides: Sides, class_names: Sequence[str]) -> str:
@@ -29,15 +25,12 @@ def label_list(sides: Sides, class_names: Sequence[str]) -> str:
     model's resolution; `labelled`, `probably`: the pair of classes over which most confidence is lost, and the model's
     mean `confidence` there; `checked` is left to the reader. A text that a spreadsheet would run gets an apostrophe.
     """
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for side, rows, manifest in (
+    sides_read = (
         ("target", sides.labelled_target, sides.target_manifest), ("holdout", sides.holdout, sides.source_manifest),
-    ):  # fmt: skip
-        for cells in _cells(rows, manifest, class_names):
-            writer.writerow({"side": side, **{name: _safe(value) for name, value in cells.items()}})
-    return buffer.getvalue()
+    )  # fmt: skip
+    return csv_text(COLUMNS, (
+        {"side": side, **cells} for side, rows, manifest in sides_read for cells in _cells(rows, manifest, class_names)
+    ))  # fmt: skip
 
 
 def _cells(rows: pl.DataFrame, manifest: pl.DataFrame, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -50,10 +43,3 @@ def _cells(rows: pl.DataFrame, manifest: pl.DataFrame, class_names: Sequence[str
             "labelled": row["disputed_label"], "probably": row["disputed_as"],
             "confidence": row["disputed_confidence"], "image": image, "mask": mask, "checked": "",
         }  # fmt: skip
-
-
-def _safe(value: Any) -> Any:
-    """A cell: floats to a few digits, texts that no spreadsheet takes for a formula."""
-    if isinstance(value, float):
-        return round(value, DIGITS)
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -255,11 +255,15 @@ def _advice_without_loss(document: ReportDocument) -> list[Advice]:
         if known
         else "Nor is there a latent distance to go by."
     )
+    start = (
+        "Start at the top of ‘What to label next’ below."
+        if document.next_samples is not None and document.next_samples.chosen
+        else "Start with the pictures with the highest gap scores below, over as many drives as you can."
+    )
     return [
         Advice(
             "Label some target pictures",
-            f"Without labels nobody knows what the gap costs. {looks} Start with the pictures with the highest gap "
-            "scores below, over as many drives as you can.",
+            f"Without labels nobody knows what the gap costs. {looks} {start}",
         ),
         *(_advice_on_cause(document, cause) for cause in document.root_causes),
     ]

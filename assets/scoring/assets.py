@@ -1,11 +1,14 @@
-"""Door of scoring: how far the target lies from the source in the model's latent space."""
+"""Doors of scoring: how far the target lies from the source in the model's latent space; what to label next."""
 
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from assets import door
+from assets.inference.forward import usable
 from assets.scoring.neighbours import SCORES_SCHEMA, latents_of, reference_latents, update_scores
+from assets.scoring.next_samples import next_list, next_samples
 from assets.scoring.sets import index_folder, score_class_shares, score_regions, score_sets, score_stages
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
@@ -15,6 +18,7 @@ ROW_CODE = ("assets.scoring.neighbours", "resources.vector_index")
 SET_CODE = ("assets.scoring.class_shares", "assets.scoring.latent_gap", "assets.scoring.sets",
             "assets.statistics.distances", "assets.statistics.effect_sizes", "assets.statistics.neighbourhoods",
             "assets.statistics.resampling", "assets.statistics.two_sample")  # fmt: skip
+NEXT_CODE = ("assets.scoring.next_samples", "resources.csv_text")
 READ: dict[str, list[str] | None] = {
     "embeddings": None, "manifest": None, "evaluation": ["labelled", "pixels", "class_pixels", "predicted_pixels"],
 }  # fmt: skip
@@ -22,7 +26,11 @@ READ: dict[str, list[str] | None] = {
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
-    """`gap_scores` of one target."""
+    """`gap_scores` and `next_samples` of one target."""
+    return [_gap_scores(config, key), _next_samples(key)]
+
+
+def _gap_scores(config: GapConfig, key: str) -> Any:
     row_code = code_version(*ROW_CODE)
     settings = config.statistics
     spec = door.spec(
@@ -60,4 +68,39 @@ def build(config: GapConfig, key: str) -> list[Any]:
         shown = scores.sort("gap_score", descending=True).select("sample_id", "gap_score", "conformal_p").head(10)
         return door.result([key, "gap_scores"], version=version, change=change, figures=figures, sample=shown)
 
-    return [gap_scores]
+    return gap_scores
+
+
+def _next_samples(key: str) -> Any:
+    spec = door.spec(
+        [key, "next_samples"],
+        description="Target samples to collect or label next: few that stand for what the source does not cover, "
+        "costly ones first.",
+        code_version=code_version(*NEXT_CODE), kinds=["faiss"],
+        deps=[[key, name] for name in ("gap_scores", "embeddings", "evaluation", "manifest")]
+        + [["source", "manifest"]],
+    )  # fmt: skip
+
+    @dg.multi_asset(name=f"{key}__next_samples", specs=[spec])
+    def chosen(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
+        manifest = usable(store.table(key, "manifest").read())
+        rows = (
+            store.table(key, "embeddings")
+            .read(["latent"])
+            .join(manifest.select("sample_id", "group", "image"), on="sample_id")
+        )
+        holdout = usable(store.table("source", "manifest").read()).filter(pl.col("part") == "holdout").height
+        found = next_samples(
+            rows, store.table(key, "gap_scores").read(), store.table(key, "evaluation").read(["loss", "entropy"]),
+            holdout,
+        )  # fmt: skip
+        text = next_list(found)
+        store.write(text, "reports", key, "next_samples.csv")
+        path = store.write_json(found, "next_samples", f"{key}.json")
+        figures = {"uncovered": found["uncovered"], "samples": found["samples"], "listed": len(found["chosen"])}
+        shown = (
+            pl.DataFrame(found["chosen"][:10]).select("rank", "sample_id", "stands_for") if found["chosen"] else None
+        )
+        return door.result([key, "next_samples"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+
+    return chosen

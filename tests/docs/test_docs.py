@@ -13,9 +13,13 @@ import torch
 import typer
 import yaml
 
+from assets.diagnosis.hypotheses import Hypothesis
+from assets.experiments.match import Matched
+from assets.experiments.normalise import Haze
 from assets.experiments.operators import NotApplicable, PictureOperator, SetStatistics
 from assets.experiments.recipe import Stack, Step, recipe_source
-from assets.experiments.registry import load_experiments
+from assets.experiments.recipe_files import recipe_files
+from assets.experiments.registry import Experiment, load_experiments
 from assets.traits.registry import load_user_traits
 from assets.traits.table import catalogue
 from pipelines.cli import app
@@ -61,6 +65,8 @@ def make_files(raw: dict, folder: Path) -> None:
             (folder / dataset["root"]).mkdir(parents=True, exist_ok=True)
         if "metadata" in dataset:
             (folder / dataset["metadata"]).touch()
+    if tests := raw.get("checks", {}).get("slice_tests"):
+        (folder / tests).touch()
     if checkpoint := raw.get("model", {}).get("checkpoint"):
         (folder / checkpoint).parent.mkdir(parents=True, exist_ok=True)
         (folder / checkpoint).touch()
@@ -183,6 +189,26 @@ class TestUserModules:
         assert named <= jobs
         assert [schedule.name for schedule in definitions.schedules] == ["nightly_gap_check_schedule"]
         assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure"}
+
+
+@pytest.mark.slow
+def test_the_recipes_other_forms_run_as_shown(tmp_path, monkeypatch):
+    hypothesis = Hypothesis("haze", "haze", "haze", "The target is hazy.", ("dark_channel",))
+    stack = Stack([Step(Experiment(hypothesis, Matched(Haze(), "dark_channel")), Haze().at(1.2))])
+    monkeypatch.setattr("assets.experiments.recipe_files.find_spec", lambda _name: None)  # ONNX takes seconds
+    for file in recipe_files(stack, "ours", (64, 96)):
+        if file.content is not None:
+            (tmp_path / file.name).write_text(file.content, encoding="utf-8")
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("recipe_torchvision", "recipe_albumentations"):
+        namespace: dict = {}
+        try:
+            exec(next(text for _, text in PYTHON if f"from {name} import" in text), namespace)
+        finally:
+            sys.modules.pop(name, None)
+        shown = namespace.get("picture", namespace.get("changed"))
+        assert sorted(shown.shape) == [3, 64, 96]
 
 
 def with_dark_channel(value: float) -> SetStatistics:

@@ -91,6 +91,28 @@ def test_lists_beside_the_report_work_on_the_tables(world):
     assert rows.filter(pl.col("suspect_share") >= share).height == document["suspect_slice"]["samples"]
 
 
+def test_what_to_do_next_lies_beside_the_report(world, tmp_path):
+    from assets.report.export import export_samples, new_folder
+    from assets.report.selection import read_samples, select_samples
+    from resources.datasets import open_reader
+
+    for key in ("dark", "bare"):
+        document = json.loads(world.store.path("reports", key, "report.json").read_text())
+        listed = pl.read_csv(world.store.path("reports", key, "next_samples.csv"))
+        assert listed.height == document["next_samples"]["listed"] <= document["next_samples"]["uncovered"]
+        assert sum(map(int, listed["stands_for"])) == document["next_samples"]["uncovered"]
+        assert [row["sample_id"] for row in document["next_samples"]["chosen"]] == listed["sample_id"].to_list()[:24]
+        forms = {row["name"]: row for row in document["recipe_forms"]}
+        assert bool(forms) == bool(document["recipe"]["steps"])
+        for name in ("recipe_torchvision.py", "recipe_albumentations.py", "recipe.onnx"):
+            assert world.store.path("reports", key, name).exists() == (name in forms and forms[name]["written"])
+        config, rows = world.config, select_samples(world.store, key, "worst", 3)
+        samples = read_samples(world.store, key, rows, open_reader(config, config.dataset(key)), predictions=True)
+        count = export_samples(rows, samples, config.class_names, new_folder(tmp_path / key), "coco", copy=False)
+        content = json.loads((tmp_path / key / "annotations.json").read_text())
+        assert count == len(content["images"]) == 3 and bool(content["annotations"]) == (key == "dark")
+
+
 def test_unlabelled_target_is_answered_by_estimates_that_are_marked(world):
     document = json.loads(world.store.path("reports", "bare", "report.json").read_text())
     gap = document["performance_gap"]
@@ -202,7 +224,7 @@ def test_one_experiments_code_changed_reruns_it_and_what_follows(world):
     module.write_text(module.read_text().replace('return (batch * parameters["gain"]).clamp(0, 1)',
                                                  'return (batch * parameters["gain"] * 1.01).clamp(0, 1)'))  # fmt: skip
     outcome = _rerun_in_new_process(world)
-    per_target = {"experiments/brighten", "verdicts", "gap_report"}
+    per_target = {"experiments/brighten", "verdicts", "recipe_files", "gap_report"}
     assert set(outcome["ran"]) <= {f"{target}/{name}" for target in ("dark", "bare") for name in per_target}
     assert {"dark/experiments/brighten", "dark/verdicts", "dark/gap_report"} <= set(outcome["ran"])
 

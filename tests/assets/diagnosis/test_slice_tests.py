@@ -83,7 +83,8 @@ def test_what_the_table_lacks_is_named(tests, table):
 def test_only_slices_beyond_chance_become_tests():
     condition = {"trait": "a", "label": "A", "side": "<=", "threshold": 1.0}
     row = {"name": "n", "where": "a <= 1.0", "conditions": [condition],
-           "samples": 8, "mean_loss": 2.0, "difference": 1.0}  # fmt: skip
+           "samples": 8, "share": 0.2, "mean_loss": 2.0, "difference": 1.0}  # fmt: skip
     found = slice_tests([{**row, "p_value": p} for p in (0.05, 0.051, None)])
     assert found == [slice_test({**row, "p_value": 0.05})]
+    assert found[0]["highest_share"] == 0.3
     assert found[0]["highest_mean_loss"] == 1.5 and found[0]["found"]["mean_loss_elsewhere"] == 1.0

@@ -25,6 +25,7 @@ from assets.inference.estimation import Calibration, estimation_columns
 from assets.inference.losses import EVALUATION_SCHEMA, evaluate
 from assets.report.assemble import assemble, headline
 from assets.report.document import Estimate, ExplanationStep, MeasurementRow, PerformanceGap, Recipe, ReportDocument
+from assets.report.figures_logged import logged_metrics, logged_params
 from assets.traits.registry import all_traits
 from resources.config import GapConfig
 
@@ -136,6 +137,11 @@ def stored_of(experiments: dict[str, Experiment], causes: list[str]) -> dict[str
                 "disputed_label": "sky", "disputed_as": "car", "disputed_pixels": 40, "disputed_confidence": 0.9}]
                 for side, name in (("source", "s3"), ("target", "t4"))},
         },
+        "next_samples": {"samples": 24, "uncovered": 3, "threshold": 0.05, "radius_before": 0.8, "chosen": [
+            {"rank": i + 1, "sample_id": f"t{i}", "group": "g", "expected_loss": 0.4, "loss_is": "loss",
+             "gap_score": 0.9, "conformal_p": 0.02, "stands_for": 1, "radius": 0.1, "nearest_reference": "s1",
+             "distance": 0.7, "image": "/d/t.png"} for i in range(30)]},
+        "recipe_forms": [{"name": "recipe.onnx", "written": True, "note": "float32"}],
         "explanation": {
             "steps": [{"experiment": "channel_statistics", "setting": [0.1, 0.0],
                        "plausible": [[0.05, -0.01], [0.2, 0.0]], "parameters": ["red offset", "blue offset"],
@@ -172,6 +178,20 @@ def test_the_document_survives_its_own_json(document):
     again = ReportDocument.model_validate_json(text)
     assert again.model_dump_json() == text
     assert again.headline == document.headline
+
+
+def test_logged_figures_are_the_documents(document):
+    metrics, params = logged_metrics(document), logged_params(document)
+    gap = document.performance_gap
+    assert (metrics["loss_gap"], metrics["loss_gap_low"]) == (gap.loss_gap, gap.ci95[0])
+    assert metrics["latent/knn_auroc"] == 0.8 and metrics["latent/frechet"] is None
+    assert metrics["share/colour"] == 0.6 and metrics["unexplained"] == 0.4 and metrics["uncovered_samples"] == 3
+    verdicts = {name: count for name, count in metrics.items() if name.startswith("verdicts/")}
+    assert sum(verdicts.values()) == len(document.experiments) and verdicts["verdicts/skipped"] == 1
+    assert (params["source"], params["target"]) == (document.source.name, document.target.name)
+    assert params["causes"] == "channel_statistics" and params["model_fingerprint"] == "abc"
+    recipes = [json.loads(value) for name, value in params.items() if name.startswith("recipe_")]
+    assert recipes == [step.parameters for step in document.recipe.steps]
 
 
 def test_what_is_not_defined_is_null(document):
@@ -215,6 +235,8 @@ def test_figures_stand_where_they_belong(document, experiments):
     assert (step.cost, step.cost_ci95, step.gap_share, step.gap_share_ci95) == (0.3, (0.2, 0.4), 0.6, (0.4, 0.8))
     assert (step.p_value, step.q_value, step.verdict, step.reason) == (0.004, 0.002, "confirmed", "said")
     assert document.explanation.confirmed == [step]
+    assert (document.next_samples.listed, len(document.next_samples.chosen)) == (30, 24)
+    assert [form.name for form in document.recipe_forms] == ["recipe.onnx"]
     assert document.explanation.explained == 0.75 and not document.explanation.beyond_noise
     assert document.disde.total == 0.6 and document.disde.outcome == Estimate(value=0.2)
     assert document.slices[0].conditions[0].side == "<=" and document.slices[0].where == "mean_red <= 0.2"

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from assets.report import document as d
 from assets.report.evidence import Evidence, Neighbour, WorstSample
+from assets.report.next_document import NextSample, NextSamples, RecipeForm, next_part
 from assets.report.page import (
     advice,
     compact,
@@ -509,6 +510,8 @@ def build_document(**changes: Any) -> d.ReportDocument:
             ci95=(0.21, 0.44),
             loss_after=0.599,
         ),
+        recipe_forms=[RecipeForm(name="recipe.onnx", written=False, note=f"not written: {HOSTILE[1]}")],
+        next_samples=next_samples(),
         slices=[
             d.SliceRow(
                 name=f"low {label} and high share of car",
@@ -570,6 +573,18 @@ def build_document(**changes: Any) -> d.ReportDocument:
         counts={"source_samples": 500, "target_samples": 200, "experiments": 7},
     )
     return document.model_copy(update=changes)
+
+
+def next_samples() -> NextSamples:
+    rows = [
+        NextSample(
+            rank=i + 1, sample_id=name, group=HOSTILE[1], expected_loss=1.25, loss_is=("loss", "entropy")[i],
+            gap_score=0.9, conformal_p=0.02, stands_for=30, radius=0.5 - 0.2 * i, nearest_reference=HOSTILE[2],
+            distance=0.7,
+        )
+        for i, name in enumerate([HOSTILE[0], "kitti/01"])
+    ]  # fmt: skip
+    return NextSamples(samples=200, uncovered=60, listed=2, threshold=0.05, radius_before=0.7, chosen=rows)
 
 
 def unlabelled_document() -> d.ReportDocument:
@@ -764,6 +779,18 @@ def visible(page: str) -> str:
 )
 def test_numbers_are_written_one_way(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_what_to_label_next_and_the_recipes_files_are_listed() -> None:
+    text = visible(render_page(build_document(), build_evidence()))
+    assert "60 target pictures of 200 (30%) lie farther from the source’s reference than the holdout does" in text
+    assert "bring the largest distance to anything labelled from 0.700 to 0.300" in text
+    assert "1.250 entropy" in text and HOSTILE[0] in text
+    assert f"recipe.onnx not written: {HOSTILE[1]}" in text
+    covered = next_part({"samples": 200, "uncovered": 0, "threshold": 0.05, "radius_before": None, "chosen": []})
+    text = visible(render_page(build_document(next_samples=covered), build_evidence()))
+    assert "No target picture lies where the source has none: every one of 200" in text
+    assert "were not looked for" in visible(render_page(build_document(next_samples=None), build_evidence()))
 
 
 def test_json_cannot_leave_its_script() -> None:

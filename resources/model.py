@@ -101,7 +101,7 @@ def _forward(
 
     if not isinstance(network, nn.Module):
         logits, latent = network(batch)
-        return _at_input_pixels(logits, batch), [latent]
+        return at_input_pixels(logits, batch), [latent]
     if embedding_layer is None:
         check_input = getattr(network, "check_input_shape", None)
         if check_input is not None:
@@ -109,10 +109,15 @@ def _forward(
         stages = list(network.encoder(batch))  # type: ignore[operator]
         logits = network.segmentation_head(network.decoder(stages))  # type: ignore[operator]
         return logits, [stage for stage in stages[1:] if stage.shape[1] > 0]
-    return _forward_hooked(network, batch, embedding_layer)
+    logits, latent = forward_hooked(network, batch, embedding_layer)
+    return logits, [latent]
 
 
-def _forward_hooked(network: nn.Module, batch: Tensor, embedding_layer: str) -> tuple[Tensor, list[Tensor]]:
+def forward_hooked(network: nn.Module, batch: Tensor, embedding_layer: str) -> tuple[Tensor, Tensor]:
+    """Logits at the input's pixels and the feature map of a module, of a normalised batch; gradients as they are on.
+
+    Raises ModelError for a module that gives no feature map.
+    """
     import torch
 
     from resources.exported.program import named_outputs, pick_logits
@@ -130,10 +135,11 @@ def _forward_hooked(network: nn.Module, batch: Tensor, embedding_layer: str) -> 
             "name the last module of the encoder that a forward passes"
         )
     logits = pick_logits("the network", named_outputs(output))
-    return _at_input_pixels(logits, batch), [latent]
+    return at_input_pixels(logits, batch), latent
 
 
-def _at_input_pixels(logits: Tensor, batch: Tensor) -> Tensor:
+def at_input_pixels(logits: Tensor, batch: Tensor) -> Tensor:
+    """Logits (n, C, h, w) brought to the batch's own pixels (n, C, H, W), bilinear."""
     from torch.nn import functional
 
     if logits.shape[-2:] == batch.shape[-2:]:
@@ -324,18 +330,26 @@ def save_model(
 
 
 def _save_weights(folder: Path, network: nn.Module | ExportedNetwork) -> Path:
-    from safetensors.torch import save
     from torch import nn
 
-    temporary = folder / "weights.partial"
     if isinstance(network, nn.Module):
         weights = folder / "weights.safetensors"
-        # save_file would make the file readable by its owner alone, whatever the umask.
-        temporary.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}))
-    else:
-        weights = folder / f"weights{network.path.suffix}"
-        shutil.copyfile(network.path, temporary)
-    return temporary.replace(weights)
+        write_weights(network, weights)
+        return weights
+    temporary = folder / "weights.partial"
+    shutil.copyfile(network.path, temporary)
+    return temporary.replace(folder / f"weights{network.path.suffix}")
+
+
+def write_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's state dict as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    # shared tensors are refused; save_file would make the file readable by its owner alone, whatever the umask
+    tensors = {name: tensor.detach().clone().contiguous().cpu() for name, tensor in network.state_dict().items()}
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_bytes(save(tensors))
+    temporary.replace(path)
 
 
 _loaded: dict[tuple[str, str], SegmentationModel] = {}

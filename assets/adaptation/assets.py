@@ -39,7 +39,7 @@ def _adaptation(config: GapConfig, key: str, method: Method) -> Any:
     spec = door.spec(
         [key, "adaptation", method.id],
         description=f"{method.description} ({method.paper})",
-        code_version=fingerprint(code, code_version(*TRIAL_CODE, *JUDGING_CODE), read, vars(_rules(config))),
+        code_version=fingerprint(code, code_version(*TRIAL_CODE, *JUDGING_CODE), read, vars(Rules.of(config))),
         kinds=["pytorch", "deltalake", "safetensors"],
         deps=[["source", "model"]] + [[side, name] for side in ("source", key) for name in ("manifest", "evaluation")],
         columns=ADAPTED_SCHEMA,
@@ -50,7 +50,7 @@ def _adaptation(config: GapConfig, key: str, method: Method) -> Any:
         store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
     ) -> dg.MaterializeResult[Any]:
         table, what = store.table(key, "adaptation", method.id, id_column="row_id"), f"{key}: {method.title}"
-        reason = no_reason_to_adapt(read_sides(store, key), _rules(config))
+        reason = no_reason_to_adapt(read_sides(store, key), Rules.of(config))
         if reason is not None:
             found, change = summary(method, [], [Skipped("default", reason)]), _emptied(table)
         else:
@@ -70,7 +70,7 @@ def _adaptation(config: GapConfig, key: str, method: Method) -> Any:
 
 
 def _judged(config: GapConfig, key: str) -> Any:
-    rules = _rules(config)
+    rules = Rules.of(config)
     spec = door.spec(
         [key, "adaptations"],
         description="All adaptations judged together: gap closed, side effect on the source, what the oracle leaves.",
@@ -93,11 +93,6 @@ def _judged(config: GapConfig, key: str) -> Any:
         return door.result([key, "adaptations"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
 
     return adaptations
-
-
-def _rules(config: GapConfig) -> Rules:
-    settings = config.experiments
-    return Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
 
 
 def _emptied(table: SampleTable) -> Any:

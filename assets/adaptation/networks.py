@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.experiments.model_side import is_batch_norm
 from assets.experiments.operators import NotApplicable
-from resources.model import SegmentationModel
+from resources.model import SegmentationModel, at_input_pixels, forward_hooked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,30 +97,10 @@ def training_mode(network: nn.Module) -> None:
 
 def look(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> Seen:
     """Forward a normalised batch with gradients."""
-    if embedding_layer is not None or not has_parts(network):
-        return _look_hooked(network, batch, embedding_layer)
+    if embedding_layer is not None:
+        logits, latent = forward_hooked(network, batch, embedding_layer)
+        return Seen(logits.float(), latent, latent)
     parts: Any = network
     stages = list(parts.encoder(batch))
     features = parts.decoder(stages)
-    return Seen(_at_input_pixels(parts.segmentation_head(features), batch), stages[-1], features)
-
-
-def _look_hooked(network: nn.Module, batch: Tensor, embedding_layer: str | None) -> Seen:
-    from resources.exported.program import named_outputs, pick_logits
-
-    maps: list[Tensor] = []
-    hook = network.get_submodule(embedding_layer or "").register_forward_hook(lambda *call: maps.append(call[2]))
-    try:
-        output = network(batch)
-    finally:
-        hook.remove()
-    logits = pick_logits("the network", named_outputs(output))
-    return Seen(_at_input_pixels(logits, batch), maps[-1], maps[-1])
-
-
-def _at_input_pixels(logits: Tensor, batch: Tensor) -> Tensor:
-    from torch.nn import functional
-
-    if logits.shape[-2:] == batch.shape[-2:]:
-        return logits.float()
-    return functional.interpolate(logits.float(), size=batch.shape[-2:], mode="bilinear")
+    return Seen(at_input_pixels(parts.segmentation_head(features).float(), batch), stages[-1], features)

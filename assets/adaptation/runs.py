@@ -6,7 +6,6 @@ Belongs here: variants × seeds, their folders, records and budget. Does not: wh
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from assets.adaptation.training import Objective, Plan, Run, train
 from assets.experiments.operators import NotApplicable
 from resources.config import AdaptationConfig
 from resources.fingerprint import file_digest, fingerprint
+from resources.model import write_weights
 from resources.progress import track
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class MethodRuns:
         else:
             run = self._train(network, variant, seed, seconds, what)
         place.mkdir(parents=True, exist_ok=True)
-        digest = save_weights(network, place / WEIGHTS)
+        write_weights(network, place / WEIGHTS)
+        digest = file_digest(place / WEIGHTS)
         record = Record(
             variant.id, seed, self.version(variant, seed), digest, run.steps, run.planned, run.seconds, seconds,
             None if run.loss != run.loss else run.loss, run.cut, run.note,
@@ -229,18 +230,7 @@ class _Watch:
         return Run(self.done, planned, self.clock() - self.started, float("nan"), self.cut, note)
 
 
-def save_weights(network: nn.Module, path: Path) -> str:
-    """Write a network's weights whole or not at all; returns their digest."""
-    from safetensors.torch import save
-
-    temporary = path.with_name(f"{path.name}.partial")
-    tensors = {name: tensor.detach().clone().contiguous().cpu() for name, tensor in network.state_dict().items()}
-    temporary.write_bytes(save(tensors))  # save_file would leave the umask's rights aside
-    os.replace(temporary, path)  # noqa: PTH105
-    return file_digest(path)
-
-
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.partial")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105
+    temporary.replace(path)

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.diagnosis.loss_gap import MINIMUM_UNITS, SetPerformance, performance, weighted_means
+from assets.diagnosis.loss_gap import MINIMUM_UNITS, SetPerformance, accuracies, performance, weighted_means
 from assets.inference.estimation import CONFIDENCE_EDGES, TEMPERATURES, Calibration, rescaled
 from assets.inference.losses import list_column
 from assets.statistics.resampling import bootstrap_weights, percentile_interval
@@ -180,7 +180,7 @@ def estimated_differences(
 
 def estimated_accuracy(holdout: pl.DataFrame, target: pl.DataFrame, *, draws: int, seed: int) -> EstimatedAccuracy:
     """Average thresholded confidence over two sets of evaluation rows, units of both resampled for the interval."""
-    right = _accuracies(holdout)
+    right = accuracies(holdout)
     scores = {name: [_shares(rows, name) for rows in (holdout, target)] for name in ("confidence_bins", "entropy_bins")}
     point = {
         name: accuracy_by_threshold(own.mean(0), float(right.mean()), other.mean(0))
@@ -208,14 +208,6 @@ def confidence_at(place: float) -> float:
     edges = CONFIDENCE_EDGES
     log_odds = np.interp(place, np.arange(len(edges)), edges)
     return float(1 / (1 + math.exp(-log_odds)))
-
-
-def _accuracies(rows: pl.DataFrame) -> Floats:
-    """Share of each sample's labelled pixels that are predicted right, (n,)."""
-    confusion = list_column(rows, "confusion")
-    classes = math.isqrt(confusion.shape[1])
-    found: Floats = confusion[:, :: classes + 1].sum(1) / confusion.sum(1)
-    return found
 
 
 def _shares(rows: pl.DataFrame, name: str) -> Floats:

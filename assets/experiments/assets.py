@@ -163,7 +163,7 @@ def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment])
 
 
 def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
-    by_id, rules = {experiment.id: experiment for experiment in experiments}, _rules(config)
+    by_id, rules = {experiment.id: experiment for experiment in experiments}, Rules.of(config)
     code = fingerprint(code_version(*PRICE_CODE), vars(rules))
     spec = door.spec(
         [key, "causes"],
@@ -236,7 +236,7 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
 
 def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
     by_id = {experiment.id: experiment for experiment in experiments}
-    rules = _rules(config)
+    rules = Rules.of(config)
     code = fingerprint(code_version(*VERDICT_CODE), vars(rules))
     spec = door.spec(
         [key, "verdicts"],
@@ -309,11 +309,6 @@ def _judge(
 def _left(shared: Attribution, *, detected: bool) -> dict[str, Any]:
     """What is unexplained; nothing where no share of a gap is known and none was tried on one that is detected."""
     return unexplained(shared) if detected or shared.shares else {"value": None, "ci95": None}
-
-
-def _rules(config: GapConfig) -> Rules:
-    settings = config.experiments
-    return Rules(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
 
 
 def load_current(store: SampleStore, config: GapConfig) -> Any:

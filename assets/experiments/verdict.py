@@ -25,6 +25,7 @@ from assets.statistics.resampling import (
     percentile_interval,
     two_sample_cluster_test,
 )
+from resources.config import GapConfig
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -43,6 +44,12 @@ class Rules:
     alpha: float
     draws: int
     seed: int
+
+    @classmethod
+    def of(cls, config: GapConfig) -> Rules:
+        """Those of a config."""
+        settings = config.experiments
+        return cls(settings.smallest_effect, settings.alpha, config.statistics.bootstrap, config.statistics.seed)
 
 
 @dataclass(frozen=True)

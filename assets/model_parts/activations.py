@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from assets.model_parts.parts import Examined, Part, batch_norms, channel_moments, replaced
 from assets.statistics.moments import moment_distance, pooled_moments, relative_shift
 from assets.statistics.multiplicity import holm
-from assets.statistics.resampling import Names, bootstrap_weights, by_units
+from assets.statistics.resampling import Names, bootstrap_weights, split_by_units
 from assets.statistics.two_sample import c2st
 from resources.config import StatisticsConfig
 from resources.fingerprint import fingerprint
@@ -139,7 +139,8 @@ def activation_gaps(
     rng = np.random.default_rng(settings.seed)
     model, parts = examined.model, examined.parts
     draws = [bootstrap_weights(units, settings.bootstrap, rng) for units in (holdout_units, target_units)]
-    halves = _halves(holdout_units, settings.noise_floor_draws, rng)
+    count = settings.noise_floor_draws if len(set(holdout_units)) > 1 else 0
+    halves = [split_by_units(holdout_units, rng) for _ in range(count)]
     views = {PICTURE: [(holdout.outputs[PICTURE], target.outputs[PICTURE])]}
     views |= {part.name: _views(examined, part, holdout, target) for part in parts}
     shifts = {name: float(_shift(pairs)[0]) for name, pairs in views.items()}
@@ -256,20 +257,6 @@ def _rise(
     spread = float(np.std(drawn[part.name] - drawn[before], ddof=1))
     p_value = float(norm.sf(rise / spread)) if spread > 0 else 1.0
     return shifts[before], rise, (rise - 1.96 * spread, rise + 1.96 * spread), p_value
-
-
-def _halves(units: Names, count: int, rng: np.random.Generator) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Halves of a set that share no unit, by random orders of its units; none where there is one unit."""
-    found = []
-    names = np.asarray(units, dtype=np.str_)
-    if len(set(names.tolist())) < 2:  # noqa: PLR2004
-        return []
-    for _ in range(count):
-        order = by_units(names, rng)
-        cuts = 1 + np.flatnonzero(names[order][1:] != names[order][:-1])
-        cut = cuts[np.argmin(np.abs(2 * cuts - len(names)))]
-        found.append((order[:cut], order[cut:]))
-    return found
 
 
 def _shift_floor(views: Sequence[Moments], halves: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> float:

@@ -15,10 +15,10 @@ from resources.fingerprint import code_version, fingerprint
 from resources.model import SegmentationModel
 from resources.sample_store import SampleStore
 
-MEASURED_CODE = ("assets.experiments.model_side", "assets.experiments.trial", "assets.inference.losses",
-                 "assets.inference.training", "assets.model_parts.ablation", "assets.model_parts.activations",
-                 "assets.model_parts.parts", "assets.model_parts.recovery", "assets.statistics.moments",
-                 "resources.pictures")  # fmt: skip
+MEASURED_CODE = ("assets.adaptation.losses", "assets.adaptation.networks", "assets.experiments.model_side",
+                 "assets.experiments.trial", "assets.inference.losses", "assets.inference.training",
+                 "assets.model_parts.ablation", "assets.model_parts.activations", "assets.model_parts.parts",
+                 "assets.model_parts.recovery", "assets.statistics.moments", "resources.pictures")  # fmt: skip
 CODE = (*MEASURED_CODE, "assets.model_parts.analysis", "assets.model_parts.conclusion", "assets.model_parts.plots",
         "assets.statistics.multiplicity", "assets.statistics.ratios", "assets.statistics.resampling",
         "assets.statistics.two_sample")  # fmt: skip

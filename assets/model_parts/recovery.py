@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assets.inference.training import augmented
+from assets.adaptation.losses import labelled_loss
 from assets.model_parts.parts import Part
-from resources.datasets.base import IGNORE
 from resources.model import SegmentationModel
 from resources.pictures import Batch
 
@@ -48,7 +47,6 @@ def tune_part(
     result always, unless `seconds` cut the planned steps short.
     """
     import torch
-    from torch.nn import functional
 
     network: Any = model.network
     draws = torch.Generator().manual_seed(seed)
@@ -64,9 +62,7 @@ def tune_part(
             if time.monotonic() > deadline:
                 break
             _set_rate(optimiser, done)
-            pictures, labels = augmented(batch, draws)
-            logits = _logits(model, pictures)
-            loss = functional.cross_entropy(logits.float(), labels.to(model.device), ignore_index=IGNORE)
+            loss, _ = labelled_loss(network, model, batch, draws)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -118,15 +114,3 @@ def _order(ids: Sequence[str], draws: torch.Generator) -> list[str]:
 def _set_rate(optimiser: torch.optim.Optimizer, step: int) -> None:
     for group in optimiser.param_groups:
         group["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
-
-
-def _logits(model: SegmentationModel, pictures: Tensor) -> Tensor:
-    """Logits with gradients, the network in evaluation mode."""
-    from torch.nn import functional
-
-    from resources.exported.program import named_outputs, pick_logits
-
-    network: Any = model.network
-    logits = pick_logits("the network", named_outputs(network(model.normalised(pictures))))
-    size = pictures.shape[-2:]
-    return logits if logits.shape[-2:] == size else functional.interpolate(logits, size=size, mode="bilinear")

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from assets.report.next_document import NextSamples, RecipeForm
 from assets.report.parts_document import ModelPartsRow
-from assets.report.schema import Interval, Number
+from assets.report.schema import Interval, Number, Part
 
 SCHEMA_VERSION = "1.8"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
-
-
-class Part(BaseModel):
-    """Base of all parts of the document."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetSummary(Part):

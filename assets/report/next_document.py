@@ -8,16 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from assets.report.schema import Part
 
 SHOWN = 24
 """Samples that the report lists; all are in `next_samples.csv`."""
-
-
-class Part(BaseModel):
-    """Base of these parts: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NextSample(Part):

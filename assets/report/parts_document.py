@@ -7,20 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from assets.report.schema import Interval, Number
+from assets.report.schema import Interval, Number, Part
 
 Transfer = Literal["transfers", "transfers in part", "does not transfer", "unclear"]
 
 
-class Row(BaseModel):
-    """Base of all rows of the section."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PartGapRow(Row):
+class PartGapRow(Part):
     """The gap of a part's activations, holdout against target.
 
     `pad`: proxy A-distance of the outputs' means over each picture, `pad_p` of a permutation, `pad_q` corrected over
@@ -43,7 +35,7 @@ class PartGapRow(Row):
     norm_holdout: Number
 
 
-class EffectRow(Row):
+class EffectRow(Part):
     """What an intervention does to the loss of one side, after − before, paired; `q_value`: corrected over parts."""
 
     loss_change: Number
@@ -53,7 +45,7 @@ class EffectRow(Row):
     samples: int
 
 
-class InterventionRow(Row):
+class InterventionRow(Part):
     """One intervention on a part: replaced by its mean, its statistics re-estimated, bypassed, or trained alone."""
 
     intervention: Literal["mean", "statistics", "bypass", "fine-tuning"]
@@ -62,7 +54,7 @@ class InterventionRow(Row):
     reason: str | None = None
 
 
-class WorthRow(Row):
+class WorthRow(Part):
     """The loss that a part saves, as a share of the loss of a prediction that is the same everywhere.
 
     `difference`: target − holdout, with its interval and its p-value, corrected over the parts in `q_value`.
@@ -76,7 +68,7 @@ class WorthRow(Row):
     q_value: Number
 
 
-class PartRow(Row):
+class PartRow(Part):
     """One part of the model, in data-flow order.
 
     `output`: the module whose output is the part's; `grows`: the gap of its activations grows there; `misfit`: its
@@ -104,7 +96,7 @@ class PartRow(Row):
         return None if found is None else found.holdout if side == "holdout" else found.target
 
 
-class ModelPartsRow(Row):
+class ModelPartsRow(Part):
     """Which parts of the model transfer. `skipped`, `without_losses`: why all, or all losses, are missing.
 
     `origin`: the part at which the shift does its damage. `pictures`: looked at on each side, and those whose losses

@@ -1,6 +1,6 @@
 """What the modules of the report's document share: numbers and intervals as JSON holds them.
 
-Belongs here: types that more than one module of the document uses. Does not: what a report says.
+Belongs here: the base of its parts, types that more than one module of the document uses. Does not: what a report says.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 def _finite(value: Any) -> Any:
@@ -26,3 +26,9 @@ def _finite_interval(value: Any) -> Any:
 
 Number = Annotated[float | None, BeforeValidator(_finite)]
 Interval = Annotated[tuple[float, float] | None, BeforeValidator(_finite_interval)]
+
+
+class Part(BaseModel):
+    """Base of all parts of the document: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

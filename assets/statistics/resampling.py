@@ -244,15 +244,17 @@ def equal_draws(holdout: Names, target: Names, count: int, rng: np.random.Genera
         rng: source of randomness.
         largest: most samples of a set.
     """
-    splits = [_split_by_units(np.asarray(holdout, dtype=np.str_), rng) for _ in range(count)]
+    splits = [split_by_units(holdout, rng) for _ in range(count)]
     size = min(*(len(part) for split in splits for part in split), len(target) // 2, largest)
     return [Draw(left[:size], right[:size], by_units(target, rng)[:size]) for left, right in splits]
 
 
-def _split_by_units(units: NDArray[np.str_], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    order = by_units(units, rng)
-    cuts = 1 + np.flatnonzero(units[order][1:] != units[order][:-1])
-    cut = cuts[np.argmin(np.abs(2 * cuts - len(units)))]
+def split_by_units(units: Names, rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Two parts of a set that share no unit, as evenly as a random order of its units, at least two, allows."""
+    names = np.asarray(units, dtype=np.str_)
+    order = by_units(names, rng)
+    cuts = 1 + np.flatnonzero(names[order][1:] != names[order][:-1])
+    cut = cuts[np.argmin(np.abs(2 * cuts - len(names)))]
     return order[:cut], order[cut:]
 
 

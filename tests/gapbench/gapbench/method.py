@@ -205,9 +205,7 @@ class Method:
     @cached_property
     def rules(self) -> Rules:
         """The product's rules, at its defaults."""
-        config = self.world.config
-        return Rules(config.experiments.smallest_effect, config.experiments.alpha, config.statistics.bootstrap,
-                     config.statistics.seed)  # fmt: skip
+        return Rules.of(self.world.config)
 
     def _due(self, tables: Measured, explanation: dict[str, Any]) -> list[Any]:
         """The experiments that could add a root cause: all where nothing explains the shift, else those on labels."""

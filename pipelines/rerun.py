@@ -97,8 +97,14 @@ class Rerun:
             self._execute(self.sources, raise_on_error=True)
 
     def statuses(self) -> dict[dg.AssetKey, Status]:
-        """State of every asset in scope."""
-        return resolve(self.instance, self.graph, self.keys)
+        """State of every asset in scope; one whose blocking check was planned and never ran is stale."""
+        found = resolve(self.instance, self.graph, self.keys)
+        for check in self._pending():
+            status = found[check.asset_key]
+            if status.state != "missing":
+                reasons = (*status.reasons, f"its check {check.name} has not run")
+                found[check.asset_key] = Status(check.asset_key, "stale", reasons)
+        return found
 
     def run(self, *, everything: bool = False) -> Outcome:
         """Observe, then run level by level what is stale (or everything); a failure stops only what depends on it."""
@@ -147,24 +153,22 @@ class Rerun:
         return stopped
 
     def _unchecked(self, outcome: Outcome) -> set[dg.AssetKey]:
-        """Assets with a blocking check that was planned and never ran: a step beside it failed, or the run was killed.
-
-        They are made again, and their checks with them; where that has not helped either, they have failed.
-        """
+        """Assets that were made, while their blocking checks did not run: they are made again, in vain only once."""
         found = set()
-        for check in self.graph.asset_check_keys:
+        for check in self._pending():
             key = check.asset_key
-            if key not in self.keys or not self.graph.get_check_spec(check).blocking or not self._is_pending(check):
-                continue
-            if outcome.ran.count(key) < ATTEMPTS:
+            if 0 < outcome.ran.count(key) < ATTEMPTS:
                 found.add(key)
-            else:
+            elif outcome.ran.count(key):
                 outcome.failed.setdefault(key, f"its check {check.name} could not be run")
         return found
 
-    def _is_pending(self, check: dg.AssetCheckKey) -> bool:
-        latest = self._latest(check)
-        return latest is not None and not isinstance(latest, dg.AssetCheckEvaluation)
+    def _pending(self) -> list[dg.AssetCheckKey]:
+        """Blocking checks that were planned and never ran: a step beside them failed, or the run was killed."""
+        checks = [key for key in self.graph.asset_check_keys if key.asset_key in self.keys]
+        latest = {key: self._latest(key) for key in checks if self.graph.get_check_spec(key).blocking}
+        return [key for key, found in latest.items()
+                if found is not None and not isinstance(found, dg.AssetCheckEvaluation)]  # fmt: skip
 
     def _latest(self, check: dg.AssetCheckKey) -> object:
         """The check's latest evaluation, or the plan of one that has not come; None where it was never planned."""

@@ -84,7 +84,7 @@ def test_run_of_a_living_process_keeps_its_place(busy):
 
 
 def guarded(broken: bool) -> dg.Definitions:
-    """Two data sets with a blocking check each and something made of both; one of the sets may be broken."""
+    """Two data sets with a blocking check each, the target's looking at both; the source may be broken."""
 
     def data(name: str, fails: bool) -> list[object]:
         @dg.asset(key=[name, "manifest"], code_version=str(fails))
@@ -92,7 +92,9 @@ def guarded(broken: bool) -> dg.Definitions:
             if fails:
                 raise ValueError("no sample has splits [train]")
 
-        @dg.asset_check(asset=dg.AssetKey([name, "manifest"]), name="parts", blocking=True)
+        other = [] if name == "source" else [dg.AssetKey(["source", "manifest"])]
+
+        @dg.asset_check(asset=dg.AssetKey([name, "manifest"]), name="parts", blocking=True, additional_deps=other)
         def parts() -> dg.AssetCheckResult:
             return dg.AssetCheckResult(passed=True)
 
@@ -117,6 +119,14 @@ def test_a_check_that_a_failure_kept_from_running_runs_later(tmp_path):
         again = Rerun(guarded(False), instance).run()
         assert not again.failed and not again.blocked and "target/report" in names(again.ran)
         assert not Rerun(guarded(False), instance).run().ran
+
+
+def test_status_tells_of_a_check_that_has_not_run(tmp_path):
+    defs = guarded(True)
+    with open_instance(SampleStore(str(tmp_path))) as instance:
+        defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance, raise_on_error=False)
+        status = Rerun(defs, instance).statuses()[dg.AssetKey(["target", "manifest"])]
+    assert status.state == "stale" and "its check parts has not run" in status.reasons
 
 
 def test_a_check_that_never_runs_stops_what_depends_on_it(tmp_path):

@@ -3,7 +3,7 @@
 Belongs here: effects from rows of losses, the rules on them, words. Does not: measuring (`activations.py`,
 `ablation.py`, `recovery.py`).
 
-The rules were laid down before any real result was seen, and are in docs/model-parts.md.
+The rules, and what was known when each was laid down, are in docs/model-parts.md.
 """
 
 from __future__ import annotations

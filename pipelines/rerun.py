@@ -146,7 +146,8 @@ class Rerun:
             spec = self.graph.get_check_spec(check)
             if not spec.blocking or check.asset_key not in self.keys or check.asset_key in due:
                 continue
-            found = self._latest(check)
+            record = self._record(check)
+            found = record.evaluation if record is not None else None
             if isinstance(found, dg.AssetCheckEvaluation) and not found.passed and found.severity == ERROR:
                 stopped.add(check.asset_key)
                 outcome.failed_checks[_check_name(check)] = found.description or "failed"
@@ -164,16 +165,19 @@ class Rerun:
         return found
 
     def _pending(self) -> list[dg.AssetCheckKey]:
-        """Blocking checks that were planned and never ran: a step beside them failed, or the run was killed."""
-        checks = [key for key in self.graph.asset_check_keys if key.asset_key in self.keys]
-        latest = {key: self._latest(key) for key in checks if self.graph.get_check_spec(key).blocking}
-        return [key for key, found in latest.items()
-                if found is not None and not isinstance(found, dg.AssetCheckEvaluation)]  # fmt: skip
+        """Blocking checks whose run is over and did not come to them: a step beside them failed, or it was killed."""
+        found = []
+        for check in self.graph.asset_check_keys:
+            if check.asset_key in self.keys and self.graph.get_check_spec(check).blocking:
+                record = self._record(check)
+                if record is not None and not isinstance(record.evaluation, dg.AssetCheckEvaluation):
+                    run = self.instance.get_run_by_id(record.run_id)
+                    found += [check] if run is None or run.is_finished else []
+        return found
 
-    def _latest(self, check: dg.AssetCheckKey) -> object:
-        """The check's latest evaluation, or the plan of one that has not come; None where it was never planned."""
+    def _record(self, check: dg.AssetCheckKey) -> Any:
         records = self.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
-        return records[0].evaluation if records else None
+        return records[0] if records else None
 
     def below(self, keys: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
         """All that depends on some assets, at any distance."""

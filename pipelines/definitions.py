@@ -34,7 +34,7 @@ from pipelines.schedules import nightly_schedule
 from resources.config import GapConfig, find_config, load_config, user_code_allowed
 from resources.engine import LocalEngine
 from resources.notifications import Notifier
-from resources.sample_store import SampleStore
+from resources.sample_store import open_store
 from resources.tracking import Tracker
 
 
@@ -43,7 +43,7 @@ def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None =
     tried = list(load_experiments(config, catalogue(config).traits).values())
     definitions = [with_condition(asset) for asset in _source_assets(config, tried) + _target_assets(config, tried)]
     resources = {
-        "store": SampleStore(config.store),
+        "store": open_store(config),
         "engine": LocalEngine(config),
         "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
         "tracker": Tracker(config.tracking.mlflow, config.tracking.experiment),

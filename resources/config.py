@@ -49,6 +49,9 @@ COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 MAX_LABEL_ID = 65535
 MAX_CLASSES = 254
 
+URL = re.compile(r"[a-z][a-z0-9+.-]*://[\w.@=-]+(/[\w.=-]+)*/?", re.ASCII)
+"""A store's: without a password, and without what deltalake can't take."""
+
 _LONGEST_SHOWN = 100
 
 USER_CODE = "GAP_USER_CODE"
@@ -391,10 +394,12 @@ class GapConfig(Section):
 
     @field_validator("store")
     @classmethod
-    def _no_credentials(cls, store: str) -> str:
-        parts = urlsplit(store) if "://" in store else None
-        if parts and (parts.password or parts.query or (parts.scheme in S3 and "@" in store)):
-            raise ValueError("expected scheme://bucket/prefix; credentials belong in the environment")
+    def _plain_url(cls, store: str) -> str:
+        scheme, separator, _ = store.partition("://")
+        if separator and (not URL.fullmatch(store) or (scheme in S3 and "@" in store)):
+            raise ValueError(
+                "expected scheme://bucket/prefix of letters, digits and . _ - =; credentials belong in the environment"
+            )
         return store
 
     @field_validator("storage_options", mode="before")

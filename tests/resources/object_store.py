@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import urlopen
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -35,6 +36,7 @@ def object_store(*, serial: bool = True) -> Iterator[str]:
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_port}"
+        urlopen(f"{address}/moto-api/reset", data=b"")  # moto's buckets outlive its server
         client = boto3.client(
             "s3", endpoint_url=address, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
         )

@@ -374,8 +374,6 @@ class GapConfig(Section):
     """
 
     store: str = Field(default="./gap-data", min_length=1)
-    storage_options: dict[OptionName, str] = {}
-    home: Path | None = None
     classes: Literal["cityscapes19", "camvid11"] | list[str]
     model: ModelConfig = ModelConfig()
     source: SourceConfig
@@ -391,6 +389,8 @@ class GapConfig(Section):
     alerts: AlertsConfig = AlertsConfig()
     checks: ChecksConfig = ChecksConfig()
     tracking: TrackingConfig = TrackingConfig()
+    storage_options: dict[OptionName, str] = {}
+    home: Path | None = None
 
     @field_validator("store")
     @classmethod
@@ -398,7 +398,7 @@ class GapConfig(Section):
         scheme, separator, _ = store.partition("://")
         if separator and (not URL.fullmatch(store) or (scheme in S3 and "@" in store)):
             raise ValueError(
-                "expected scheme://bucket/prefix of letters, digits and . _ - =; credentials belong in the environment"
+                "expected a bucket and a prefix of letters, digits and . _ - =; credentials belong in the environment"
             )
         return store
 

@@ -80,17 +80,22 @@ class Cluster:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
+        self.started = False
         self.user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # it refuses to run as root
         (self.folder / "password").write_text("dagsters-word")
         if self.user:
             for path in (self.folder, self.folder / "password"):
                 shutil.chown(path, "postgres")
+
+    def start(self) -> None:
         self.call("initdb", "-D", "data", "-U", "dagster", "-A", "scram-sha-256", "--pwfile", "password", "--no-sync")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
         self.call("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
-        with self.connect("postgres") as connection:
-            connection.autocommit = True
-            connection.cursor().execute("create database dagster")
+        self.started = True
+        connection = self.connect("postgres")
+        connection.autocommit = True
+        connection.cursor().execute("create database dagster")
+        connection.close()
 
     def call(self, program: str, *arguments: str) -> None:
         command = [*self.user, str(POSTGRES / program), *arguments]
@@ -106,7 +111,8 @@ class Cluster:
             return cursor.fetchone()[0]
 
     def stop(self) -> None:
-        self.call("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        if self.started:
+            self.call("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
         shutil.rmtree(self.folder)
 
 
@@ -114,9 +120,12 @@ class Cluster:
 def cluster():
     if POSTGRES is None or (os.getuid() == 0 and shutil.which("runuser") is None):
         pytest.skip("no PostgreSQL here that this user may start")
-    started = Cluster()
-    yield started
-    started.stop()
+    made = Cluster()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def uncommented(text: str) -> str:

@@ -28,7 +28,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="The gap.yaml to use.", show_default=False)]
-StoreOption = Annotated[str | None, typer.Option("--store", help="Folder of tables and reports.", show_default=False)]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Folder or URL of tables and reports.", show_default=False)
+]
 TargetOption = Annotated[list[str] | None, typer.Option("--target", help="Only this target.", show_default=False)]
 NoUserCode = Annotated[
     bool, typer.Option("--no-user-code", help="Refuse a config that names code; GAP_USER_CODE=0 does the same.")
@@ -101,7 +103,7 @@ def report(
     for name in _targets(settings, target):
         _print_report(tables, name, as_json=as_json)
         if open_page:
-            typer.launch(str(tables.path("reports", name, "report.html")))
+            typer.launch(str(tables.local_copy("reports", name) / "report.html"))
 
 
 @app.command()
@@ -247,10 +249,12 @@ def _printable(text: str) -> str:
 
 def _load(path: Path, store: str | None) -> tuple[GapConfig, SampleStore, Path]:
     from resources.config import load_config
-    from resources.sample_store import SampleStore
+    from resources.sample_store import open_store
 
     settings = load_config(path, store=store)
-    return settings, SampleStore(settings.store), path
+    tables = open_store(settings)
+    tables.check()
+    return settings, tables, path
 
 
 def _open(
@@ -355,12 +359,13 @@ def _print_statuses(loop: Rerun, *, only_stale: bool) -> None:
 def _print_report(tables: SampleStore, name: str, *, as_json: bool = False) -> None:
     import json
 
-    path = tables.path("reports", name, "report.json")
-    if not path.exists():
+    path = ("reports", name, "report.json")
+    if not tables.exists(*path):
         typer.echo(f"{name}: no report yet; run: domain-gap run --target {name}")
         return
-    text = path.read_text()
-    typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {path.with_suffix('.html')}")
+    text = tables.read(*path).decode()
+    page = tables.place("reports", name, "report.html")
+    typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {page}")
 
 
 def _export_samples(
@@ -397,11 +402,11 @@ def _reported(tables: SampleStore, name: str) -> tuple[ReportDocument, pl.DataFr
     from assets.report.document import ReportDocument
     from resources.errors import ConfigError
 
-    path = tables.path("reports", name, "report.json")
-    if not path.exists():
+    path = ("reports", name, "report.json")
+    if not tables.exists(*path):
         raise ConfigError(f"{name}: no report yet; run: domain-gap run --target {name}")
     losses = read_sides(tables, name).target.select("sample_id", "loss")
-    return ReportDocument.model_validate_json(path.read_text()), losses
+    return ReportDocument.model_validate_json(tables.read(*path)), losses
 
 
 def _exit(outcome: Outcome) -> None:

@@ -34,16 +34,23 @@ from pipelines.schedules import nightly_schedule
 from resources.config import GapConfig, find_config, load_config, user_code_allowed
 from resources.engine import LocalEngine
 from resources.notifications import Notifier
-from resources.sample_store import SampleStore
+from resources.sample_store import open_store
 from resources.tracking import Tracker
 
 
-def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Definitions of a config: assets, checks, jobs, schedule, sensors and resources (overridable by name)."""
+def build_defs(
+    config: GapConfig,
+    resource_overrides: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition = dg.in_process_executor,
+) -> dg.Definitions:
+    """Definitions of a config: assets, checks, jobs, schedule, sensors and resources (overridable by name).
+
+    `executor`: where the steps of a job run; in its own process they share one loaded model.
+    """
     tried = list(load_experiments(config, catalogue(config).traits).values())
     definitions = [with_condition(asset) for asset in _source_assets(config, tried) + _target_assets(config, tried)]
     resources = {
-        "store": SampleStore(config.store),
+        "store": open_store(config),
         "engine": LocalEngine(config),
         "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
         "tracker": Tracker(config.tracking.mlflow, config.tracking.experiment),
@@ -55,14 +62,14 @@ def build_defs(config: GapConfig, resource_overrides: Mapping[str, Any] | None =
         schedules=[nightly_schedule(config)],
         sensors=[automation_sensor(config), failure_sensor(config)],
         resources={**resources, **(resource_overrides or {})},
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 
-def load_definitions(path: Path) -> dg.Definitions:
+def load_definitions(path: Path, executor: dg.ExecutorDefinition = dg.in_process_executor) -> dg.Definitions:
     """Definitions of a `gap.yaml`; modules of the user's own are found beside it."""
     allow_user_modules(path)
-    return build_defs(load_config(path, store=os.environ.get("GAP_STORE")))
+    return build_defs(load_config(path, store=os.environ.get("GAP_STORE")), executor=executor)
 
 
 def allow_user_modules(path: Path) -> None:

@@ -10,16 +10,18 @@ from pathlib import Path
 import dagster as dg
 
 from resources.sample_store import SampleStore
+from resources.store_files import replace_file
 
 TEMPLATE = Path(__file__).with_name("dagster.yaml")
 
 
 def dagster_home(store: SampleStore) -> Path:
-    """The folder, with a dagster.yaml (telemetry off, one step at a time on the device) where it had none."""
-    path = store.path("dagster", "dagster.yaml")
-    if not path.exists():
-        store.write(TEMPLATE.read_text(), "dagster", "dagster.yaml")
-    return path.parent
+    """The folder in the store's home; where it had none, with a dagster.yaml (telemetry off, one step a device)."""
+    folder = store.home / "dagster"
+    if not (folder / "dagster.yaml").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / "dagster.yaml", TEMPLATE.read_bytes())
+    return folder
 
 
 def open_instance(store: SampleStore) -> dg.DagsterInstance:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from socket import gethostname
 from typing import Any
 
 import dagster as dg
@@ -23,15 +24,19 @@ Listener = Callable[[str, Sequence[dg.AssetKey]], None]
 """Called with 'observe' or 'run' and the assets, before each run."""
 
 
-PID_TAG = "domain_gap/pid"
+PID_TAG, HOST_TAG = "domain_gap/pid", "domain_gap/host"
 
 
 def release_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of killed processes as failed and free their places in pools, which would be waited for without end."""
+    """Mark runs of killed processes as failed and free their places in pools, which would be waited for without end.
+
+    Other machines may share the instance: of their processes nothing is known here, so their runs stay as they are.
+    """
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
     for run in instance.get_runs(filters=started):
         pid = run.tags.get(PID_TAG)
-        if pid is not None and not _is_alive(int(pid)):
+        here = run.tags.get(HOST_TAG, gethostname()) == gethostname()
+        if pid is not None and here and not _is_alive(int(pid)):
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             instance.report_run_failed(run, "its process was killed")
 
@@ -82,7 +87,7 @@ class Rerun:
         self.instance = instance
         self.job = defs.resolve_implicit_global_asset_job_def()
         self.graph = defs.resolve_asset_graph()
-        self.tags = {**(tags or {}), PID_TAG: str(os.getpid())}
+        self.tags = {**(tags or {}), PID_TAG: str(os.getpid()), HOST_TAG: gethostname()}
         release_dead_runs(instance)
         self.listener = listener
         groups = None if targets is None else {"source", *targets}

@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails
 
 from resources.errors import ConfigError
 from resources.plain_yaml import PlainYamlError, read_yaml
+from resources.storage_options import REFERENCE, S3, SECRET
 
 CITYSCAPES19 = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -48,6 +49,9 @@ COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 MAX_LABEL_ID = 65535
 MAX_CLASSES = 254
 
+URL = re.compile(r"[a-z][a-z0-9+.-]*://[\w.@=-]+(/[\w.=-]+)*/?", re.ASCII)
+"""A store's: without a password, and without what deltalake can't take."""
+
 _LONGEST_SHOWN = 100
 
 USER_CODE = "GAP_USER_CODE"
@@ -58,6 +62,9 @@ DEMO_CONFIG = Path(__file__).with_name("demo.yaml")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 """A data set's name: it becomes an asset key, a group and a folder."""
 
+
+OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+"""An option of an object store."""
 
 Installed = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
 """The name of a network that is installed; with ':' or '/' it would be one to download."""
@@ -360,7 +367,11 @@ class AlertsConfig(Section):
 
 
 class GapConfig(Section):
-    """The whole of `gap.yaml`, paths resolved."""
+    """The whole of `gap.yaml`, paths resolved.
+
+    `storage_options`: what deltalake takes for a store by URL, secrets as `${NAME}` from the environment. `home`: the
+    folder of Dagster's home and of what else must be local; left out, the store, for a URL a folder of the user's own.
+    """
 
     store: str = Field(default="./gap-data", min_length=1)
     classes: Literal["cityscapes19", "camvid11"] | list[str]
@@ -378,6 +389,35 @@ class GapConfig(Section):
     alerts: AlertsConfig = AlertsConfig()
     checks: ChecksConfig = ChecksConfig()
     tracking: TrackingConfig = TrackingConfig()
+    storage_options: dict[OptionName, str] = {}
+    home: Path | None = None
+
+    @field_validator("store")
+    @classmethod
+    def _plain_url(cls, store: str) -> str:
+        scheme, separator, _ = store.partition("://")
+        if separator and (not URL.fullmatch(store) or (scheme in S3 and "@" in store)):
+            raise ValueError(
+                "expected a bucket and a prefix of letters, digits and . _ - =; credentials belong in the environment"
+            )
+        return store
+
+    @field_validator("storage_options", mode="before")
+    @classmethod
+    def _as_text(cls, options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+
+    @field_validator("storage_options")
+    @classmethod
+    def _secrets_elsewhere(cls, options: dict[str, str]) -> dict[str, str]:
+        for name, value in options.items():
+            if SECRET.search(name) and not REFERENCE.fullmatch(value):
+                raise ValueError(
+                    f"{name}: expected ${{NAME}} of an environment variable; a config is no place for secrets"
+                )
+        return options
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -510,7 +550,7 @@ def _described(first: ErrorDetails) -> str:
     )
     shown = first["input"]
     section = isinstance(shown, dict | BaseModel)  # a rule across keys: its message names their values
-    hidden = section or first["loc"][:1] in (("alerts",), ("tracking",))  # addresses may hold a password
+    hidden = section or first["loc"][:1] in (("alerts",), ("storage_options",), ("tracking",))  # may hold a password
     value = "" if hidden or len(repr(shown)) > _LONGEST_SHOWN else f" (got {shown!r})"
     return f"{key}: {message}{value}" if key else message
 
@@ -551,6 +591,7 @@ def _resolved(config: GapConfig, path: Path) -> GapConfig:
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a null byte
         raise ConfigError(f"{path}: store: {config.store!r} can't be a folder: {error}") from None
     found = {"model": model, "source": source, "targets": targets, "store": store, "checks": _checks(config, path)}
+    found["home"] = config.home and config.home.resolve()
     return config.model_copy(update=found)
 
 

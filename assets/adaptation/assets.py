@@ -55,10 +55,10 @@ def _adaptation(config: GapConfig, key: str, method: Method) -> Any:
             found, change = summary(method, [], [Skipped("default", reason)]), _emptied(table)
         else:
             campaign = open_campaign(config, store, engine, key)
-            folder = store.path("adaptation", key, method.id, "x").parent
-            runs = runs_of(method, settings, campaign, folder, code)
-            records, skipped = runs.run(what)
-            change = measure_runs(runs, records, campaign, table, code_version(*TRIAL_CODE), what)
+            with store.working_copy("adaptation", key, method.id) as folder:
+                runs = runs_of(method, settings, campaign, folder, code)
+                records, skipped = runs.run(what)
+                change = measure_runs(runs, records, campaign, table, code_version(*TRIAL_CODE), what)
             found = summary(method, records, skipped)
         store.write_json(found, "adaptation", key, f"{method.id}.json")
         figures = {"runs": len(found["runs"]), "minutes": sum(run["seconds"] for run in found["runs"]) / 60,
@@ -83,14 +83,14 @@ def _judged(config: GapConfig, key: str) -> Any:
     @dg.multi_asset(name=f"{key}__adaptations", specs=[spec])
     def adaptations(store: dg.ResourceParam[SampleStore]) -> dg.MaterializeResult[Any]:
         content = judge_target(config, store, key, read_sides(store, key), rules)
-        path = store.write_json(content, "adaptations", f"{key}.json")
+        text = store.write_json(content, "adaptations", f"{key}.json")
         words = [row["verdict"] for row in content["rows"]]
         figures: dict[str, Any] = {
             word: words.count(word) for word in ("confirmed", "refuted", "inconclusive", "skipped")
         }
         figures["oracle_leaves"] = content["hard_data"]["left"] if content["hard_data"] else None
         shown = pl.DataFrame([{name: row[name] for name in ("title", "verdict", "reason")} for row in content["rows"]])
-        return door.result([key, "adaptations"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+        return door.result([key, "adaptations"], version=fingerprint(text), figures=figures, sample=shown)
 
     return adaptations
 

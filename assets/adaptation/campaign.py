@@ -29,7 +29,7 @@ def open_campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, ke
     """What a target's adaptations share with its experiments; traits are none of theirs."""
     from resources.model import load_model
 
-    model = load_model(store.path("models", "current", "model.json").parent, config)
+    model = load_model(store.local_copy("models", "current"), config)
     return Campaign(key, read_sides(store, key), pl.DataFrame(), pl.DataFrame(), engine, model)
 
 

@@ -80,7 +80,8 @@ def read_sides(store: SampleStore, key: str) -> Sides:
     columns = {
         name: [c for c in table.scan().collect_schema().names() if c != "prediction"] for name, table in tables.items()
     }
-    stored = store.read_json("calibration", f"{key}.json") if store.path("calibration", f"{key}.json").exists() else {}
+    kept = ("calibration", f"{key}.json")
+    stored = store.read_json(*kept) if store.exists(*kept) else {}
     calibration = stored.get("calibration")
     return Sides(
         store.table("source", "manifest").read(),

@@ -31,7 +31,7 @@ from assets.inference.estimation import Calibration
 from assets.inference.forward import sample_paths
 from assets.ingestion.manifest import CONTENT
 from assets.scoring.neighbours import reference_latents
-from assets.scoring.sets import index_folder
+from assets.scoring.sets import INDEX
 from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.engine import LocalEngine
@@ -127,10 +127,10 @@ def _calibration(config: GapConfig, key: str) -> Any:
             sets = shifted_sets(rows)
             fitted = fit_calibration(holdout, *sets) if sets is not None else None
         stored = {"calibration": None if fitted is None else fitted.as_values()}
-        path = store.write_json(stored, "calibration", f"{key}.json")
+        text = store.write_json(stored, "calibration", f"{key}.json")
         named = ("temperature", "scale", "power", "error")
         figures = None if fitted is None else {name: float(getattr(fitted, name)) for name in named}
-        return door.result([key, "calibration"], version=fingerprint(path.read_text()), figures=figures)
+        return door.result([key, "calibration"], version=fingerprint(text), figures=figures)
 
     return calibration
 
@@ -152,11 +152,11 @@ def _explanation(config: GapConfig, key: str, experiments: Sequence[Experiment])
         )
         stored = store.read_json("responses", "source.json")
         content = explained(stored, catalogue(config).traits, source, target, ids, settings)
-        path = store.write_json(content, "explanation", f"{key}.json")
+        text = store.write_json(content, "explanation", f"{key}.json")
         figures = {"misfit": content["misfit"], "remaining": content["remaining"], "causes": len(content["steps"])}
         shown = pl.DataFrame([{name: step[name] for name in ("experiment", "gain", "p_value", "rivals")}
                               for step in content["steps"]])  # fmt: skip
-        version = fingerprint(path.read_text())
+        version = fingerprint(text)
         return door.result([key, "explanation"], version=version, figures=figures, sample=shown)
 
     return explanation
@@ -187,11 +187,11 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
             losses.finish()
         else:
             _emptied(table)
-        path = store.write_json(priced.as_values(), "causes", f"{key}.json")
+        text = store.write_json(priced.as_values(), "causes", f"{key}.json")
         shown = pl.DataFrame([{"cause": found.experiment, "verdict": found.verdict, "reason": found.reason}
                               for found in priced.prices])  # fmt: skip
         figures = {"cost": priced.cost, "confirmed": sum(found.verdict == "confirmed" for found in priced.prices)}
-        return door.result([key, "causes"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+        return door.result([key, "causes"], version=fingerprint(text), figures=figures, sample=shown)
 
     return causes
 
@@ -252,7 +252,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
         store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
     ) -> dg.MaterializeResult[Any]:
         content = _judge(config, store, engine, key, by_id, rules, code)
-        path = store.write_json(content, "verdicts", f"{key}.json")
+        text = store.write_json(content, "verdicts", f"{key}.json")
         words = [row["verdict"] for row in content["experiments"]]
         figures = {word: words.count(word) for word in ("confirmed", "refuted", "inconclusive", "skipped")}
         figures |= {
@@ -261,7 +261,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
         }
         shown = pl.DataFrame([{name: row[name] for name in ("experiment", "verdict", "reason")}
                               for row in content["experiments"]])  # fmt: skip
-        return door.result([key, "verdicts"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+        return door.result([key, "verdicts"], version=fingerprint(text), figures=figures, sample=shown)
 
     return verdicts
 
@@ -287,7 +287,8 @@ def _judge(
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
     k = config.statistics.neighbours
-    reference = reference_latents(*latents, k, index_folder(store))
+    with store.working_copy(*INDEX) as folder:
+        reference = reference_latents(*latents, k, folder)
     reweighted = [name for name in tried if by_id[name].direction == "reweight"]
     scores = store.table(key, "gap_scores").read()
     diagnosis = store.read_json("diagnosis", f"{key}.json")
@@ -315,7 +316,7 @@ def load_current(store: SampleStore, config: GapConfig) -> Any:
     """The model under test, as the store keeps it."""
     from resources.model import load_model
 
-    return load_model(store.path("models", "current", "model.json").parent, config)
+    return load_model(store.local_copy("models", "current"), config)
 
 
 def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
@@ -407,12 +408,12 @@ def _recipe_files(config: GapConfig, key: str, experiments: Sequence[Experiment]
 
 def _kept(store: SampleStore, *parts: str) -> dict[str, Any]:
     """A JSON file of an earlier run; empty where there is none."""
-    found: dict[str, Any] = store.read_json(*parts) if store.path(*parts).exists() else {}
+    found: dict[str, Any] = store.read_json(*parts) if store.exists(*parts) else {}
     return found
 
 
 def _write_or_remove(store: SampleStore, content: str | bytes | None, *parts: str) -> None:
     if content is None:
-        store.path(*parts).unlink(missing_ok=True)
+        store.remove(*parts)
     else:
         store.write(content, *parts)

@@ -52,9 +52,9 @@ def _make_model(config: GapConfig, store: SampleStore, engine: LocalEngine) -> t
     from assets.inference.training import train
     from resources.model import build_network, open_checkpoint, save_model, seed_everything
 
-    folder = store.path("models", "current", "model.json").parent
     if config.model.checkpoint is not None:
-        return save_model(folder, open_checkpoint(config), config, trained_here=False), None
+        with store.working_copy("models", "current") as folder:
+            return save_model(folder, open_checkpoint(config), config, trained_here=False), None
     seed_everything(config.model.training.seed)
     network = build_network(config.model, len(config.class_names), pretrained=True)
     manifest = usable(store.table("source", "manifest").read()).filter(pl.col("labelled"))
@@ -63,7 +63,8 @@ def _make_model(config: GapConfig, store: SampleStore, engine: LocalEngine) -> t
         network, lambda chosen: engine.batches("source", chosen, batch_size=config.model.training.batch_size),
         samples, config.model, device=config.compute.device, what="training on the source",
     )  # fmt: skip
-    return save_model(folder, network, config, trained_here=True), loss
+    with store.working_copy("models", "current") as folder:
+        return save_model(folder, network, config, trained_here=True), loss
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
@@ -97,7 +98,7 @@ def build(config: GapConfig, key: str) -> list[Any]:
         asked = {asset.path[-1] for asset in context.selected_asset_keys}
         tables = {name: store.table(key, name) for name in names if name in asked}
         changes = run_pass(
-            load_model(store.path("models", "current", "model.json").parent, config),
+            load_model(store.local_copy("models", "current"), config),
             store.table(key, "manifest").read(), lambda samples: engine.batches(key, samples),
             PassTables(tables.get("embeddings"), tables.get("evaluation")),
             code=code, what=f"{config.dataset(key).name}: forward",

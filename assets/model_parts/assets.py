@@ -83,8 +83,8 @@ def build(config: GapConfig, key: str) -> list[Any]:
             sides = {side: side_data(store, engine, name, side) for side, name in names.items()}
             tables = {side: part_tables(store, name) for side, name in names.items()}
             content = analyse_target(examined, key, sides, tables, config, measured)
-        path = store.write_json(content, "model_parts", f"{key}.json")
-        version = fingerprint(path.read_text())
+        text = store.write_json(content, "model_parts", f"{key}.json")
+        version = fingerprint(text)
         plots = {"parts": png_parts(content["parts"])} if content["parts"] else {}
         return door.result(
             [key, "model_parts"], version=version, figures=_figures(content), plots=plots, sample=_shown(content)
@@ -96,7 +96,7 @@ def build(config: GapConfig, key: str) -> list[Any]:
 def _model(config: GapConfig, store: SampleStore) -> SegmentationModel:
     from resources.model import load_model
 
-    return load_model(store.path("models", "current", "model.json").parent, config)
+    return load_model(store.local_copy("models", "current"), config)
 
 
 def _figures(content: dict[str, Any]) -> dict[str, float | int | str | None]:

@@ -67,10 +67,14 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         text = document.model_dump_json(indent=1)
         store.write(evidence.recipe_source, "reports", key, "recipe.py")
         _write_lists(config, store, key, sides, document)
-        path = store.write(render_page(document, evidence), "reports", key, "report.html")
+        store.write(render_page(document, evidence), "reports", key, "report.html")
         store.write(text, "reports", key, "report.json")
         plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
-        figures = {"headline": document.headline, "report": str(path), **_headline_figures(document)}
+        figures = {
+            "headline": document.headline,
+            "report": store.place("reports", key, "report.html"),
+            **_headline_figures(document),
+        }
         figures["mlflow_run"] = tracker.log(
             key, logged_metrics(document), logged_params(document), {"domain_gap.headline": document.headline}
         )
@@ -99,8 +103,8 @@ def _document(
     config: GapConfig, store: SampleStore, key: str, sides: Sides, by_id: dict[str, Experiment]
 ) -> ReportDocument:
     gap = gap_between(sides, config.statistics)
-    quality = {config.dataset(name).name: store.path("quality", f"{name}.json") for name in ("source", key)}
-    priced = store.path("causes", f"{key}.json").exists()  # a store of an older version has none
+    quality = {config.dataset(name).name: ("quality", f"{name}.json") for name in ("source", key)}
+    priced = store.exists("causes", f"{key}.json")  # a store of an older version has none
     stored = {
         "model": store.read_json("models", "current", "model.json"),
         "scores": store.read_json("scores", f"{key}.json"),
@@ -111,7 +115,7 @@ def _document(
         "verdicts": store.read_json("verdicts", f"{key}.json"),
         "adaptations": store.read_json("adaptations", f"{key}.json") if config.adaptation.methods else None,
         "fits": {name: store.read_json("experiments", key, f"{name}.json") for name in by_id},
-        "quality": {name: store.read_json("quality", path.name) for name, path in quality.items() if path.exists()},
+        "quality": {name: store.read_json(*parts) for name, parts in quality.items() if store.exists(*parts)},
         "next_samples": store.read_json("next_samples", f"{key}.json"),
         "recipe_forms": store.read_json("recipe_files", f"{key}.json")["files"],
     }
@@ -128,7 +132,7 @@ def _evidence(
 ) -> Evidence:  # fmt: skip
     from resources.model import load_model
 
-    model = load_model(store.path("models", "current", "model.json").parent, config)
+    model = load_model(store.local_copy("models", "current"), config)
     traits = {name: store.table(name, "traits").read() for name in ("source", key)}
     sets = {
         **{part: latents_of(store.table("source", "embeddings").read(), sides.source_manifest, part)

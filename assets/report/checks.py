@@ -21,7 +21,7 @@ def build(config: GapConfig, key: str) -> list[dg.AssetChecksDefinition]:
         store: dg.ResourceParam[SampleStore],
         notifier: dg.ResourceParam[Notifier],
     ) -> dg.AssetCheckResult:
-        document = ReportDocument.model_validate_json(store.path("reports", key, "report.json").read_text())
+        document = ReportDocument.model_validate_json(store.read("reports", key, "report.json"))
         found = breached(document, config.alerts, _previous_gap_closed(context.instance, asset))
         if found:
             notifier.send(f"Domain Gap: {key}", f"{document.headline}\n{'; '.join(found)}")

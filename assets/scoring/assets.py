@@ -9,7 +9,7 @@ from assets import door
 from assets.inference.forward import usable
 from assets.scoring.neighbours import SCORES_SCHEMA, latents_of, reference_latents, update_scores
 from assets.scoring.next_samples import next_list, next_samples
-from assets.scoring.sets import index_folder, score_class_shares, score_regions, score_sets, score_stages
+from assets.scoring.sets import INDEX, score_class_shares, score_regions, score_sets, score_stages
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
@@ -49,7 +49,8 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
             {side: store.table(side, name).read(columns) for side in ("source", key)} for name, columns in READ.items()
         )
         source = embeddings["source"], manifest["source"]
-        reference = reference_latents(*source, settings.neighbours, index_folder(store))
+        with store.working_copy(*INDEX) as folder:
+            reference = reference_latents(*source, settings.neighbours, folder)
         rows, table = latents_of(embeddings[key], manifest[key], "target"), store.table(key, "gap_scores")
         change = update_scores(rows, reference, settings.neighbours, table, code=row_code)
         scores = table.read()
@@ -61,8 +62,8 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
                 (evaluation["source"], manifest["source"]), (evaluation[key], manifest[key]), settings
             ),
         }
-        path = store.write_json(measured, "scores", f"{key}.json")
-        version = fingerprint(table.version(), path.read_text())
+        text = store.write_json(measured, "scores", f"{key}.json")
+        version = fingerprint(table.version(), text)
         figures = {name: found["value"] for name, found in measured["whole"].items()}
         figures["jensen_shannon"] = measured["class_shares"]["jensen_shannon"]["value"]
         shown = scores.sort("gap_score", descending=True).select("sample_id", "gap_score", "conformal_p").head(10)
@@ -94,13 +95,12 @@ def _next_samples(key: str) -> Any:
             rows, store.table(key, "gap_scores").read(), store.table(key, "evaluation").read(["loss", "entropy"]),
             holdout,
         )  # fmt: skip
-        text = next_list(found)
-        store.write(text, "reports", key, "next_samples.csv")
-        path = store.write_json(found, "next_samples", f"{key}.json")
+        store.write(next_list(found), "reports", key, "next_samples.csv")
+        text = store.write_json(found, "next_samples", f"{key}.json")
         figures = {"uncovered": found["uncovered"], "samples": found["samples"], "listed": len(found["chosen"])}
         shown = (
             pl.DataFrame(found["chosen"][:10]).select("rank", "sample_id", "stands_for") if found["chosen"] else None
         )
-        return door.result([key, "next_samples"], version=fingerprint(path.read_text()), figures=figures, sample=shown)
+        return door.result([key, "next_samples"], version=fingerprint(text), figures=figures, sample=shown)
 
     return chosen

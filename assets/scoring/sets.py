@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,9 @@ SMALLEST_PART = 12
 """A class or stage must be seen in this many pictures of each set to be compared."""
 PART_PERMUTATIONS = 199
 PART_DRAWS = 20
+
+INDEX = ("index",)
+"""The store's folder of the reference's index."""
 
 Measured = dict[str, Any]
 
@@ -128,13 +130,9 @@ def score_class_shares(
 def holdout_scores(store: SampleStore, settings: StatisticsConfig) -> pl.DataFrame:
     """Gap scores of the source's holdout: sample_id, gap_score."""
     embeddings, manifest = store.table("source", "embeddings").read(), store.table("source", "manifest").read()
-    reference = reference_latents(embeddings, manifest, settings.neighbours, index_folder(store))
+    with store.working_copy(*INDEX) as folder:
+        reference = reference_latents(embeddings, manifest, settings.neighbours, folder)
     return pl.DataFrame({"sample_id": reference.holdout_ids, "gap_score": reference.holdout_scores})
-
-
-def index_folder(store: SampleStore) -> Path:
-    """Where the reference's index is kept."""
-    return store.path("index", "reference").parent
 
 
 @dataclass(frozen=True)

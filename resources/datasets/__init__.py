@@ -18,7 +18,7 @@ from resources.datasets.camvid import CamvidReader
 from resources.datasets.cityscapes import CityscapesReader
 from resources.datasets.folder import FolderReader
 from resources.datasets.kitti import KittiReader
-from resources.errors import DatasetError
+from resources.sample_store import open_store
 
 STREETS_COUNT = 160
 
@@ -60,15 +60,10 @@ def _layout(config: GapConfig, dataset: DatasetConfig) -> Reader:
 
 
 def _streets(config: GapConfig, dataset: DatasetConfig) -> Reader:
-    if "://" in config.store:
-        raise DatasetError(
-            f"{dataset.name}: reader 'streets' draws its pictures into the store, so it needs a local store; "
-            f"expected a folder, got {config.store}"
-        )
     from resources.datasets.streets import StreetsReader
 
     return StreetsReader(
-        folder=Path(config.store) / "streets" / dataset.name,
+        folder=open_store(config).home / "streets" / dataset.name,
         scene=dataset.scene or dataset.name,
         count=dataset.count or STREETS_COUNT,
         seed=dataset.seed or 0,

@@ -237,7 +237,7 @@ def test_commands_exist(line):
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in arguments[1:] if word.startswith("-")} <= known
     else:
-        assert program in ("export", "dg", "dagster-webserver", "dagster-daemon", ".")
+        assert program in ("export", "dg", "dagster", "dagster-webserver", "dagster-daemon", ".")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -140,7 +140,7 @@ def test_the_recipes_files_come_and_go_with_it(root, monkeypatch):
     monkeypatch.setattr("assets.experiments.recipe_files.find_spec", lambda _name: None)  # ONNX takes seconds
     config, store = load_config(root / "gap.yaml"), SampleStore(str(root / "store"))
     job, instance = build_defs(config).resolve_implicit_global_asset_job_def(), dg.DagsterInstance.ephemeral()
-    folder = store.path("reports", "dusk", "x").parent
+    folder = store.local_copy("reports", "dusk")
 
     def files_of(steps: list[dict]) -> dict[str, dict]:
         store.write_json({"recipe": {"steps": steps}, "recipe_source": f"{steps}"}, "verdicts", "dusk.json")

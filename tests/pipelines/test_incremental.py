@@ -56,7 +56,7 @@ def test_first_run_makes_everything(world):
 def test_report_is_whole_and_says_what_the_tables_say(world):
     from assets.report.document import ReportDocument
 
-    text = world.store.path("reports", "dark", "report.json").read_text()
+    text = world.store.read("reports", "dark", "report.json").decode()
     document = ReportDocument.model_validate_json(text)
     losses = world.rows("dark", "evaluation")["loss"]
     assert document.performance_gap.target_loss == pytest.approx(losses.mean())
@@ -70,20 +70,20 @@ def test_report_is_whole_and_says_what_the_tables_say(world):
     )
     assert all(row.measurements["kid"].p_value is not None for row in document.latent_gap_stages)
     assert {row.psi_p_value is None for row in document.traits if row.psi is not None} == {False}
-    assert "<script" in world.store.path("reports", "dark", "report.html").read_text()
+    assert "<script" in world.store.read("reports", "dark", "report.html").decode()
 
 
 def test_lists_beside_the_report_work_on_the_tables(world):
     from assets.diagnosis.slice_tests import run_slice_test
     from assets.diagnosis.slices import slice_table
 
-    stored = json.loads(world.store.path("reports", "dark", "slice_tests.json").read_text())
+    stored = json.loads(world.store.read("reports", "dark", "slice_tests.json").decode())
     rows = slice_table(world.rows("dark", "evaluation"), pl.read_delta(str(world.root / "store" / stored["table"])))
     for test in stored["tests"]:
         outcome = run_slice_test(test, rows)
         assert outcome.samples == test["found"]["samples"] and outcome.passed is False
-    listed = pl.read_csv(world.store.path("reports", "dark", "label_errors.csv"))
-    document = json.loads(world.store.path("reports", "dark", "report.json").read_text())
+    listed = pl.read_csv(world.store.read("reports", "dark", "label_errors.csv"))
+    document = json.loads(world.store.read("reports", "dark", "report.json").decode())
     for side in ("target", "holdout"):
         shown = [row["sample_id"] for row in document["label_errors"] if row["side"] == side]
         assert listed.filter(side=side)["sample_id"].to_list()[: len(shown)] == shown
@@ -97,15 +97,15 @@ def test_what_to_do_next_lies_beside_the_report(world, tmp_path):
     from resources.datasets import open_reader
 
     for key in ("dark", "bare"):
-        document = json.loads(world.store.path("reports", key, "report.json").read_text())
-        listed = pl.read_csv(world.store.path("reports", key, "next_samples.csv"))
+        document = json.loads(world.store.read("reports", key, "report.json").decode())
+        listed = pl.read_csv(world.store.read("reports", key, "next_samples.csv"))
         assert listed.height == document["next_samples"]["listed"] <= document["next_samples"]["uncovered"]
         assert sum(map(int, listed["stands_for"])) == document["next_samples"]["uncovered"]
         assert [row["sample_id"] for row in document["next_samples"]["chosen"]] == listed["sample_id"].to_list()[:24]
         forms = {row["name"]: row for row in document["recipe_forms"]}
         assert bool(forms) == bool(document["recipe"]["steps"])
         for name in ("recipe_torchvision.py", "recipe_albumentations.py", "recipe.onnx"):
-            assert world.store.path("reports", key, name).exists() == (name in forms and forms[name]["written"])
+            assert world.store.exists("reports", key, name) == (name in forms and forms[name]["written"])
         config, rows = world.config, select_samples(world.store, key, "worst", 3)
         samples = read_samples(world.store, key, rows, open_reader(config, config.dataset(key)), predictions=True)
         count = export_samples(rows, samples, config.class_names, new_folder(tmp_path / key), "coco", copy=False)
@@ -114,18 +114,18 @@ def test_what_to_do_next_lies_beside_the_report(world, tmp_path):
 
 
 def test_unlabelled_target_is_answered_by_estimates_that_are_marked(world):
-    document = json.loads(world.store.path("reports", "bare", "report.json").read_text())
+    document = json.loads(world.store.read("reports", "bare", "report.json").decode())
     gap = document["performance_gap"]
     assert gap["estimated"] and gap["reason"] is None and gap["target_miou"] is None and gap["per_class"] == []
     assert gap["loss_gap"] == pytest.approx(gap["target_loss"] - gap["source_loss"])
     assert gap["ci95"][0] < gap["loss_gap"] < gap["ci95"][1] and 0 < gap["estimation"]["accuracy"] < 1
     assert "estimate" in document["headline"] and document["unexplained"]["estimated"]
-    assert 'class="estimated"' in world.store.path("reports", "bare", "report.html").read_text()
+    assert 'class="estimated"' in world.store.read("reports", "bare", "report.html").decode()
     assert world.store.read_json("calibration", "bare.json")["calibration"]["missed"]
 
-    labelled = world.store.path("reports", "dark", "report.json").read_text()
+    labelled = world.store.read("reports", "dark", "report.json").decode()
     assert '"estimated": true' not in labelled and json.loads(labelled)["performance_gap"]["estimation"] is None
-    assert 'class="estimated"' not in world.store.path("reports", "dark", "report.html").read_text()
+    assert 'class="estimated"' not in world.store.read("reports", "dark", "report.html").decode()
     assert world.store.read_json("calibration", "dark.json") == {"calibration": None}
     assert document["latent_gap"]["knn_auroc"]["value"] is not None
     assert document["class_shares"]["basis"] == "predictions"
@@ -146,7 +146,7 @@ def test_unlabelled_target_is_answered_by_estimates_that_are_marked(world):
 def test_a_run_with_an_exported_network(world, worlds, tmp_path):
     """It ends in the report of a run with the network; what it can't do is skipped there."""
     store = world.store
-    trained = load_model(store.path("models", "current", "model.json").parent, world.config)
+    trained = load_model(store.local_copy("models", "current"), world.config)
     pictures = torch.rand(2, 3, *trained.input_size)
     program = torch.export.export(trained.network, (pictures,), dynamic_shapes=({0: torch.export.Dim("n")},))
     other = world.copy(tmp_path / "w")
@@ -162,7 +162,7 @@ def test_a_run_with_an_exported_network(world, worlds, tmp_path):
         expected, found = (one.rows(key, "evaluation")["loss"].to_numpy() for one in (world, other))
         assert found == pytest.approx(expected, rel=1e-3)
     documents = [
-        json.loads(one.store.path("reports", "dark", "report.json").read_text()) for one in (world, other)
+        json.loads(one.store.read("reports", "dark", "report.json").decode()) for one in (world, other)
     ]  # fmt: skip
     gaps = [document["performance_gap"]["loss_gap"] for document in documents]
     assert gaps[1] == pytest.approx(gaps[0], rel=1e-3)

@@ -53,7 +53,7 @@ class Source:
         return self.store.table("source", "manifest").read()
 
     def content(self) -> str:
-        return self.store.path("responses", "source.json").read_text()
+        return self.store.read("responses", "source.json").decode()
 
 
 @pytest.fixture

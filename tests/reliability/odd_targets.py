@@ -4,7 +4,6 @@ Too slow for the tests (minutes). Draws a source and the targets into the folder
 target. Exits with 1 where any stage failed or a report is missing.
 """
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -77,11 +76,11 @@ def main(root: Path) -> int:
     store = SampleStore(config.store)
     outcome = Rerun(build_defs(config), open_instance(store)).run()
     said = [outcome.summary(), *(f"{'/'.join(key.path)}: {why}" for key, why in outcome.failed.items())]
-    reports = {target.name: store.path("reports", target.name, "report.json") for target in config.targets}
+    reports = {target.name: ("reports", target.name, "report.json") for target in config.targets}
     for name, path in reports.items():
-        said.append(f"{name}: {json.loads(path.read_text())['headline'] if path.exists() else 'no report'}")
+        said.append(f"{name}: {store.read_json(*path)['headline'] if store.exists(*path) else 'no report'}")
     sys.stdout.write("\n".join(said) + "\n")
-    return int(bool(outcome.failed or outcome.blocked) or not all(path.exists() for path in reports.values()))
+    return int(bool(outcome.failed or outcome.blocked) or not all(store.exists(*path) for path in reports.values()))
 
 
 if __name__ == "__main__":

@@ -304,7 +304,7 @@ class TestFindConfig:
 
 @pytest.mark.skipif(not REAL.exists(), reason="the shared pictures are not here")
 def test_the_real_config_loads():
-    config = load_config(REAL, store="memory://")
+    config = load_config(REAL, store="s3://bucket/gap")
     assert config.class_names[0] == "road"
     assert [dataset.name for dataset in config.datasets] == ["camvid_day", "camvid_dusk", "kitti"]
     assert config.model.input_size == (240, 320)

@@ -656,12 +656,11 @@ class TestOpenReader:
         )
         assert seen[0].mask is not None and hidden == [replace(seen[0], mask=None)]
 
-    def test_streets_need_a_local_store(self, tmp_path):
-        config = self.config(tmp_path, reader="streets")
-        with pytest.raises(
-            DatasetError, match=r"ours: reader 'streets' .* needs a local store; .* got s3://bucket/gap"
-        ):
-            open_reader(config, config.targets[0])
+    def test_streets_of_a_store_by_url_are_drawn_into_its_home(self, tmp_path):
+        config = self.config(tmp_path, reader="streets", scene="city", count=1)
+        config = config.model_copy(update={"home": tmp_path / "home"})
+        (sample,) = open_reader(config, config.targets[0]).scan()
+        assert sample.image.parent == tmp_path / "home" / "streets" / "ours" / "images"
 
 
 @needs_real_pictures

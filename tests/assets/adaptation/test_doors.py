@@ -53,7 +53,7 @@ def materialise(world, config, key="away"):
 def test_from_the_config_to_weights_that_load(ready, monkeypatch):
     monkeypatch.syspath_prepend(ready.root)
     config = load_config(ready.path)
-    save_model(ready.store.path("models", "current", "model.json").parent, ready.campaign.model.network, config,
+    save_model(ready.store.local_copy("models", "current"), ready.campaign.model.network, config,
                trained_here=False)  # fmt: skip
     materialise(ready, config)
     content = ready.store.read_json("adaptations", "away.json")

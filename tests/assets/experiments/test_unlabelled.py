@@ -103,7 +103,7 @@ def test_a_normalisation_is_judged_by_estimated_loss(world, campaign):
     assert normalised["loss"].mean() < before["loss"].mean(), "a cast that is taken away leaves the model surer"
 
     latents = world.tables["source"]["embeddings"], campaign.sides.source_manifest
-    reference = reference_latents(*latents, 3, world.store.path("index", "blind").parent)
+    reference = reference_latents(*latents, 3, world.store.local_copy("index"))
     scores = pl.DataFrame({"sample_id": before["sample_id"], "gap_score": np.zeros(before.height)})
     judged, gap = judge_all(campaign, rows, scores, reference, 3, RULES)
     by_id = {row["experiment"]: row for row in judged}

@@ -1,0 +1,174 @@
+"""Passes on a Ray cluster: pieces of the data set go to a pool of model actors, results come back in order.
+
+Belongs here: joining or starting the cluster, one Ray Data execution a pass, the order and the end of its results.
+Does not: what happens in a worker (`ray_worker.py`), what a pass computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resources.config import GapConfig
+from resources.datasets import open_reader
+from resources.engine import Computation, Computed, Engine, LocalEngine, Notes, Result
+from resources.errors import ConfigError, DomainGapError
+from resources.pictures import Batch, SamplePaths
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+PIECE = 4
+"""Batches that a worker gets at once: it decodes ahead within them, and a lost worker loses no more."""
+RETRIES = 3
+"""How often a piece is given to another worker after the one that had it was lost."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes a local cluster listen on 127.0.0.1 alone, as Ray does by default on macOS and Windows."""
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""Ray reports no usage to anybody."""
+
+
+class LostWorkers(DomainGapError):
+    """Ray gave up a pass; the message says why."""
+
+
+@dataclass(frozen=True)
+class RayEngine(Engine):
+    """Passes run on a Ray cluster: the one at `compute.address`, else a local one.
+
+    The cluster is joined or started when the first pass needs it. A local one ends with `close` or with the process.
+    A process has one connection to Ray: where it has one already, that is used.
+    """
+
+    config: GapConfig
+
+    def batches(self, key: str, samples: list[SamplePaths], *, batch_size: int | None = None) -> Iterator[Batch]:
+        """See `Engine`."""
+        return LocalEngine(self.config).batches(key, samples, batch_size=batch_size)
+
+    def map_batches(
+        self, key: str, samples: list[SamplePaths], computation: Computation[Result], notes: Notes
+    ) -> Iterator[Computed[Result]]:
+        """See `Engine`. Raises LostWorkers where workers die again and again, ConfigError where there is no cluster."""
+        if not samples:
+            return
+        self.connect()
+        from ray.exceptions import RayError
+
+        dataset = self._dataset(key, samples, computation, notes)
+        results = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+        while True:
+            try:
+                block = next(results, None)
+            except RayError as error:
+                raise _given_up(error) from None
+            if block is None:
+                return
+            yield from _opened(block)
+
+    def connect(self) -> None:
+        """Join the cluster, or start a local one. Raises ConfigError for an address where there is none."""
+        os.environ.update(SILENT)
+        address = self.config.compute.address
+        if address is None:
+            os.environ.update(LOOPBACK)
+        import ray
+
+        if ray.is_initialized():
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if address is None:
+            ray.init("local", include_dashboard=False, **quiet)
+            return
+        try:
+            ray.init(address, **quiet)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"compute.address: no Ray cluster at {address!r} that this process can join ({_line(error)}); "
+                "start one with 'ray start --head', or leave the key out for a local one"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the cluster; a local one ends."""
+        import ray
+
+        ray.shutdown()
+
+    def _dataset(self, key: str, samples: list[SamplePaths], computation: Computation[Any], notes: Notes) -> Dataset:
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
+        from resources.ray_worker import WORK, Pass, Work, Worker, pack
+
+        compute = self.config.compute
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        context = DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        reader = open_reader(self.config, self.config.dataset(key))
+        packed, with_model = pack(
+            Pass(reader, self.config.model.input_size, compute.batch_size, compute.workers, computation)
+        )
+        rows = []
+        for start in range(0, len(samples), compute.batch_size):
+            chosen = samples[start : start + compute.batch_size]
+            known = {one.sample_id: notes[one.sample_id] for one in chosen if one.sample_id in notes}
+            rows.append({WORK: ray.cloudpickle.dumps(Work(chosen, known))})
+        pieces = -(-len(rows) // PIECE)
+        return ray.data.from_items(rows, override_num_blocks=pieces).map_batches(
+            Worker,
+            fn_constructor_args=(packed, compute.device, compute.actor_cpus),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=min(self._actors(), pieces)),
+            num_cpus=compute.actor_cpus,
+            num_gpus=self._gpus() if with_model else 0,
+            ray_remote_args_fn=_bounded_retries,
+        )
+
+    def _actors(self) -> int:
+        """Model actors at once: as many as the cluster has processors for, where the config does not say."""
+        import ray
+
+        compute = self.config.compute
+        there = int(ray.cluster_resources().get("CPU", 0)) // compute.actor_cpus
+        return compute.actors or max(1, there)
+
+    def _gpus(self) -> float:
+        """GPUs of one actor: one where the cluster has any and the device may be one, if the config does not say."""
+        import ray
+
+        compute = self.config.compute
+        if compute.actor_gpus is not None:
+            return compute.actor_gpus
+        return float(compute.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def _bounded_retries() -> dict[str, Any]:
+    return {"max_restarts": -1, "max_task_retries": RETRIES}
+
+
+def _opened(block: Any) -> Iterator[Any]:
+    import ray
+
+    from resources.ray_worker import DONE
+
+    for row in block.column(DONE).to_pylist():
+        found = ray.cloudpickle.loads(row)
+        if isinstance(found, DomainGapError):
+            raise found
+        yield found
+
+
+def _given_up(error: Exception) -> Exception:
+    return LostWorkers(
+        f"compute.engine: Ray gave a pass up ({_line(error)}); look at the workers' logs, most often it is memory "
+        "(lower compute.batch_size or compute.actors)"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

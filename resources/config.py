@@ -322,7 +322,7 @@ class ComputeConfig(Section):
     workers: int = Field(default=2, ge=0)
     address: str | None = Field(default=None, min_length=1)
     actors: int | None = Field(default=None, ge=1)
-    actor_cpus: int = Field(default=1, ge=1)
+    actor_cpus: int | None = Field(default=None, ge=1)
     actor_gpus: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -104,7 +106,7 @@ class RayEngine(Engine):
         from resources.ray_worker import WORK, Pass, Work, Worker, pack
 
         compute = self.config.compute
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised, and said once
         context = DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
@@ -117,25 +119,46 @@ class RayEngine(Engine):
             chosen = samples[start : start + compute.batch_size]
             known = {one.sample_id: notes[one.sample_id] for one in chosen if one.sample_id in notes}
             rows.append({WORK: ray.cloudpickle.dumps(Work(chosen, known))})
-        pieces = -(-len(rows) // PIECE)
-        return ray.data.from_items(rows, override_num_blocks=pieces).map_batches(
-            Worker,
-            fn_constructor_args=(packed, compute.device, compute.actor_cpus),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(self._actors(), pieces)),
-            num_cpus=compute.actor_cpus,
-            num_gpus=self._gpus() if with_model else 0,
-            ray_remote_args_fn=_bounded_retries,
-        )
+        pieces, cpus = -(-len(rows) // PIECE), self._cpus()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*ray_remote_args.*")  # no other way to bound retries yet
+            return ray.data.from_items(rows, override_num_blocks=pieces).map_batches(
+                Worker,
+                fn_constructor_args=(packed, compute.device, cpus),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=min(self._actors(cpus), pieces)),
+                num_cpus=cpus,
+                num_gpus=self._gpus() if with_model else 0,
+                max_restarts=-1,
+                max_task_retries=RETRIES,
+            )
 
-    def _actors(self) -> int:
+    def _cpus(self) -> int:
+        """Processors of one actor, and threads of its torch.
+
+        As many as torch uses in this process, where the config does not say: sums over another number of threads
+        round differently. Raises ConfigError where no node has as many.
+        """
+        import ray
+        import torch
+
+        given, here = self.config.compute.actor_cpus, torch.get_num_threads()
+        if given is not None:
+            return given
+        largest = int(max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]))
+        if largest < here:
+            raise ConfigError(
+                f"compute.actor_cpus: not given, and the cluster's largest node has fewer processors ({largest}) than "
+                f"torch uses here ({here}); give a number"
+            )
+        return here
+
+    def _actors(self, cpus: int) -> int:
         """Model actors at once: as many as the cluster has processors for, where the config does not say."""
         import ray
 
-        compute = self.config.compute
-        there = int(ray.cluster_resources().get("CPU", 0)) // compute.actor_cpus
-        return compute.actors or max(1, there)
+        return self.config.compute.actors or max(1, int(ray.cluster_resources().get("CPU", 0)) // cpus)
 
     def _gpus(self) -> float:
         """GPUs of one actor: one where the cluster has any and the device may be one, if the config does not say."""
@@ -145,10 +168,6 @@ class RayEngine(Engine):
         if compute.actor_gpus is not None:
             return compute.actor_gpus
         return float(compute.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) >= 1)
-
-
-def _bounded_retries() -> dict[str, Any]:
-    return {"max_restarts": -1, "max_task_retries": RETRIES}
 
 
 def _opened(block: Any) -> Iterator[Any]:
@@ -164,11 +183,11 @@ def _opened(block: Any) -> Iterator[Any]:
 
 
 def _given_up(error: Exception) -> Exception:
-    return LostWorkers(
-        f"compute.engine: Ray gave a pass up ({_line(error)}); look at the workers' logs, most often it is memory "
-        "(lower compute.batch_size or compute.actors)"
-    )
+    return LostWorkers(f"compute.engine: Ray gave a pass up: {_line(error)}")
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    """What an error of Ray's comes down to: the last line of a remote traceback, else its first."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (named or lines or [type(error).__name__])[-1 if named else 0][:300]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PIECE = 4
 """Batches that a worker gets at once: it decodes ahead within them, and a lost worker loses no more."""
+ANSWER = 10
+"""Seconds that a cluster has to answer on its port."""
 RETRIES = 3
 """How often a piece is given to another worker after the one that had it was lost."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -74,22 +77,25 @@ class RayEngine(Engine):
     def connect(self) -> None:
         """Join the cluster, or start a local one. Raises ConfigError for an address where there is none."""
         os.environ.update(SILENT)
-        address = self.config.compute.address
-        if address is None:
+        compute = self.config.compute
+        if compute.address is None:
             os.environ.update(LOOPBACK)
         import ray
+        import torch
 
         if ray.is_initialized():
             return
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-        if address is None:
-            ray.init("local", include_dashboard=False, **quiet)
+        if compute.address is None:
+            cpus = compute.actors and compute.actors * (compute.actor_cpus or torch.get_num_threads())
+            ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
             return
         try:
-            ray.init(address, **quiet)
+            _knock(compute.address)
+            ray.init(compute.address, **quiet)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"compute.address: no Ray cluster at {address!r} that this process can join ({_line(error)}); "
+                f"compute.address: no Ray cluster at {compute.address!r} that this process can join ({_line(error)}); "
                 "start one with 'ray start --head', or leave the key out for a local one"
             ) from None
 
@@ -168,6 +174,13 @@ class RayEngine(Engine):
         if compute.actor_gpus is not None:
             return compute.actor_gpus
         return float(compute.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def _knock(address: str) -> None:
+    """Try the port of an address that names one: Ray itself goes on trying for minutes. Raises OSError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
 
 
 def _opened(block: Any) -> Iterator[Any]:

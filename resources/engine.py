@@ -52,6 +52,12 @@ class MapBatches(Protocol):
 class Engine(Protocol):
     """Where passes run. `key` is 'source' or a target's name; batches are the same in every engine."""
 
+    def connect(self) -> None:
+        """Reach what passes run on; they do it themselves. Raises ConfigError where it can't be reached."""
+
+    def close(self) -> None:
+        """Leave what passes run on."""
+
     def batches(self, key: str, samples: list[SamplePaths], *, batch_size: int | None = None) -> Iterator[Batch]:
         """Decoded batches in this process, in order: for training and fits, which go from batch to batch."""
         ...

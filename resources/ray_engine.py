@@ -75,7 +75,7 @@ class RayEngine(Engine):
             yield from _opened(block)
 
     def connect(self) -> None:
-        """Join the cluster, or start a local one. Raises ConfigError for an address where there is none."""
+        """See `Engine`: join the cluster, or start a local one."""
         os.environ.update(SILENT)
         compute = self.config.compute
         if compute.address is None:
@@ -100,7 +100,7 @@ class RayEngine(Engine):
             ) from None
 
     def close(self) -> None:
-        """Leave the cluster; a local one ends."""
+        """See `Engine`: a local cluster ends."""
         import ray
 
         ray.shutdown()

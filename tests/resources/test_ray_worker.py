@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Pngs:
     def read_mask(self, path: Path) -> np.ndarray:
         return np.asarray(Image.open(path))
 
-    def metadata(self, samples: list[SampleFile]) -> dict[str, Any]:
+    def metadata(self, _samples: list[SampleFile]) -> dict[str, Any]:
         return {}
 
 
@@ -105,12 +105,11 @@ def test_a_model_travels_once_however_often_it_is_named(model):
 
 
 def test_an_exported_network_is_opened_from_its_file(tmp_path, model, samples):
-    config = CONFIG.model_copy(update={"embedding_layer": "encoder.layer4"})
     traced = tmp_path / "traced.torchscript"
     torch.jit.trace(model.network, torch.zeros(1, 3, *SIZE)).save(traced)
     from resources.exported.network import open_exported
 
-    exported = SegmentationModel(open_exported(traced, config, 3, "cpu"), config, 3, "traced", "cpu")
+    exported = SegmentationModel(open_exported(traced, CONFIG, 3, "cpu"), CONFIG, 3, "traced", "cpu")
     packed, _ = pack(Pass(Pngs(), SIZE, 2, 0, Means(exported, exported)))
     assert len(packed.models) < traced.stat().st_size / 10
     (one,) = results(Worker(packed, "cpu", torch.get_num_threads()), piece(samples[:2]))
@@ -133,10 +132,10 @@ def test_an_unreadable_picture_comes_back_as_an_error_behind_the_batches_before_
 
 def test_a_worker_with_another_installation_computes_nothing(samples, model):
     packed, _ = pack(Pass(Pngs(), SIZE, 2, 0, Means(model, model)))
-    packed.installed.update(installation() | {"torch": "1.0"})
-    (error,) = results(Worker(packed, "cpu", 1), piece(samples))
+    older = replace(packed, installed=installation() | {"torch": "1.0"})
+    (error,) = results(Worker(older, "cpu", 1), piece(samples))
     assert isinstance(error, ConfigError)
-    assert f"(torch {torch.__version__} for 1.0)" in str(error) and "on every node" in str(error)
+    assert f"(torch {installation()['torch']} for 1.0)" in str(error) and "on every node" in str(error)
 
 
 def test_without_ray_the_config_error_names_what_to_install(monkeypatch, samples):
@@ -165,3 +164,15 @@ def test_a_saved_model_s_fingerprint_says_nothing_of_the_engine(tmp_path, model,
         for compute in ({"engine": "local"}, {"engine": "ray", "actors": 3})
     }
     assert len(versions) == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_an_address_without_a_cluster_is_named(samples, address):
+    root = samples[0].image.parent
+    config = GapConfig.model_validate({
+        "classes": ["a", "b"], "compute": {"engine": "ray", "address": address},
+        "source": {"name": "here", "reader": "folder", "root": root},
+        "targets": [{"name": "there", "reader": "folder", "root": root}],
+    })  # fmt: skip
+    with pytest.raises(ConfigError, match=rf"compute\.address: no Ray cluster at '{address}'.*ray start --head"):
+        open_engine(config).connect()

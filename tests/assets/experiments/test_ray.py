@@ -169,23 +169,3 @@ def test_another_process_joins_the_cluster_by_its_address_and_leaves_it_running(
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"{[f'g00_00{i}' for i in range(2)] + ['g01_002']} 3"]
     assert ray.cluster_resources()["CPU"] == 2
-
-
-def test_an_address_without_a_cluster_is_named(world):
-    script = (
-        "import sys; from resources.config import load_config; from resources.engine import open_engine\n"
-        "from pathlib import Path\n"
-        "try: open_engine(load_config(Path(sys.argv[1]))).connect()\n"
-        "except Exception as error: print(type(error).__name__, error)"
-    )
-    import yaml
-
-    settings = world.config.model_dump(mode="json", exclude_unset=True)
-    settings["compute"] |= {"engine": "ray", "address": "127.0.0.1:1"}
-    config = Path(world.config.store).parent / "away.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    run = subprocess.run(
-        [sys.executable, "-c", script, config], capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.stdout.startswith("ConfigError compute.address: no Ray cluster at '127.0.0.1:1'"), run.stderr
-    assert "ray start --head" in run.stdout

@@ -54,9 +54,11 @@ class Engine(Protocol):
 
     def connect(self) -> None:
         """Reach what passes run on; they do it themselves. Raises ConfigError where it can't be reached."""
+        return
 
     def close(self) -> None:
         """Leave what passes run on."""
+        return
 
     def batches(self, key: str, samples: list[SamplePaths], *, batch_size: int | None = None) -> Iterator[Batch]:
         """Decoded batches in this process, in order: for training and fits, which go from batch to batch."""

@@ -12,6 +12,7 @@ import re
 import socket
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,8 @@ ANSWER = 10
 """Seconds that a cluster has to answer on its port."""
 RETRIES = 3
 """How often a piece is given to another worker after the one that had it was lost."""
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes a local cluster listen on 127.0.0.1 alone, as Ray does by default on macOS and Windows."""
-SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
-"""Ray reports no usage to anybody."""
+WIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, Ray listens on 127.0.0.1 alone, as it does by default where it can't have more than one node."""
 
 
 class LostWorkers(DomainGapError):
@@ -76,10 +75,8 @@ class RayEngine(Engine):
 
     def connect(self) -> None:
         """See `Engine`: join the cluster, or start a local one."""
-        os.environ.update(SILENT)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         compute = self.config.compute
-        if compute.address is None:
-            os.environ.update(LOOPBACK)
         import ray
         import torch
 
@@ -88,7 +85,8 @@ class RayEngine(Engine):
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
         if compute.address is None:
             cpus = compute.actors and compute.actors * (compute.actor_cpus or torch.get_num_threads())
-            ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+            with _on_loopback():
+                ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
             return
         try:
             _knock(compute.address)
@@ -174,6 +172,23 @@ class RayEngine(Engine):
         if compute.actor_gpus is not None:
             return compute.actor_gpus
         return float(compute.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """What is started listens on 127.0.0.1; what is joined afterwards may be anywhere."""
+    from ray._private import ray_constants
+
+    before = os.environ.get(WIDE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[WIDE], ray_constants.ENABLE_RAY_CLUSTER = "0", False  # Ray reads the variable when it is imported
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+        if before[0] is None:
+            del os.environ[WIDE]
+        else:
+            os.environ[WIDE] = before[0]
 
 
 def _knock(address: str) -> None:

@@ -157,6 +157,7 @@ def test_another_process_joins_the_cluster_by_its_address_and_leaves_it_running(
     import yaml
 
     address = ray.get_runtime_context().gcs_address
+    assert address.startswith("127.0.0.1:")
     settings = world.config.model_dump(mode="json", exclude_unset=True)
     settings["compute"] |= {"engine": "ray", "address": address}
     (tmp_path / "gap.yaml").write_text(yaml.safe_dump(settings))

@@ -173,6 +173,7 @@ def check(config: ConfigOption = None, store: StoreOption = None, no_user_code: 
     _check_data(settings, path)
     _check_modules(settings)
     _check_model(settings)
+    _check_engine(settings)
     typer.echo("next: domain-gap run")
 
 
@@ -453,3 +454,12 @@ def _check_model(settings: GapConfig) -> None:
     _fit_model(settings)
     origin = settings.model.checkpoint or "to be trained on the source's reference"
     typer.echo(f"model: {' with '.join(settings.model.title)}, {origin}: fits")
+
+
+def _check_engine(settings: GapConfig) -> None:
+    from resources.engine import open_engine
+
+    engine, where = open_engine(settings), settings.compute.address
+    engine.connect()
+    engine.close()
+    typer.echo(f"compute: {settings.compute.engine}{f' at {where}' if where else ''}: there")

@@ -32,7 +32,7 @@ from pipelines.jobs import build_jobs
 from pipelines.notify import failure_sensor
 from pipelines.schedules import nightly_schedule
 from resources.config import GapConfig, find_config, load_config, user_code_allowed
-from resources.engine import LocalEngine
+from resources.engine import open_engine
 from resources.notifications import Notifier
 from resources.sample_store import open_store
 from resources.tracking import Tracker
@@ -51,7 +51,7 @@ def build_defs(
     definitions = [with_condition(asset) for asset in _source_assets(config, tried) + _target_assets(config, tried)]
     resources = {
         "store": open_store(config),
-        "engine": LocalEngine(config),
+        "engine": open_engine(config),
         "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
         "tracker": Tracker(config.tracking.mlflow, config.tracking.experiment),
     }

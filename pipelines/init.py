@@ -408,7 +408,7 @@ _OPTIONAL = """
 #   alpha: 0.05
 # statistics: {permutations: 500, bootstrap: 1000, noise_floor_draws: 50, neighbours: 5, seed: 0}
 # quality: {max_quarantined: 0.05}
-# compute: {device: auto, batch_size: 8, workers: 2}
+# compute: {engine: local, device: auto, batch_size: 8, workers: 2}
 # schedule: {cron: "0 2 * * *", timezone: UTC, enabled: false}
 # checks: {slice_tests: slice_tests.json}           # an example: what 'domain-gap export slice-tests' writes
 # tracking: {mlflow: "http://host:5000", experiment: domain-gap}   # an example; by default nothing is logged

@@ -321,11 +321,23 @@ class QualityConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how passes over pictures run."""
+    """Where and how passes over pictures run; the keys from `address` on belong to the engine 'ray'."""
 
+    engine: Literal["local", "ray"] = "local"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch_size: int = Field(default=8, ge=1)
     workers: int = Field(default=2, ge=0)
+    address: str | None = Field(default=None, min_length=1)
+    actors: int | None = Field(default=None, ge=1)
+    actor_cpus: int | None = Field(default=None, ge=1)
+    actor_gpus: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _of_the_engine(self) -> ComputeConfig:
+        given = [name for name in ("address", "actors", "actor_cpus", "actor_gpus") if name in self.model_fields_set]
+        if given and self.engine != "ray":
+            raise ValueError(f"{given[0]!r} says something to the engine 'ray'; set engine: ray, or take the key out")
+        return self
 
 
 class ScheduleConfig(Section):

@@ -1,20 +1,81 @@
 """Where passes over pictures run.
 
-Belongs here: engines that turn lists of samples into batches for a stage's loop. Does not: what a pass computes.
+Belongs here: the contract of engines, and the engine that runs passes in this process. Does not: what a pass computes,
+running it elsewhere (`ray_engine.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from resources.config import GapConfig
 from resources.datasets import open_reader
+from resources.errors import ConfigError
 from resources.pictures import Batch, SamplePaths, load_batches
+
+Result = TypeVar("Result")
+Notes = Mapping[str, Any]
+"""What a computation must know of single samples besides their pictures, by sample id; samples may be missing."""
+Computation = Callable[[Batch, Notes], Result]
+"""What a pass does with one batch and its samples' notes. It travels to workers as a pickle and keeps no state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Generic[Result]):
+    """What a computation gave for one batch, and the ids of the batch's samples in order."""
+
+    ids: list[str]
+    result: Result
+
+
+class Batches(Protocol):
+    """Where decoded batches of samples come from."""
+
+    def __call__(self, samples: list[SamplePaths], /) -> Iterator[Batch]:
+        """Decoded batches, in the order of the samples."""
+        ...
+
+
+class MapBatches(Protocol):
+    """A pass over one data set: samples in, what the computation gives for each batch out."""
+
+    def __call__(
+        self, samples: list[SamplePaths], computation: Computation[Result], notes: Notes, /
+    ) -> Iterator[Computed[Result]]:
+        """Results in the order of the samples, one a batch."""
+        ...
+
+
+class Engine(Protocol):
+    """Where passes run. `key` is 'source' or a target's name; batches are the same in every engine."""
+
+    def connect(self) -> None:
+        """Reach what passes run on; they do it themselves. Raises ConfigError where it can't be reached."""
+        return
+
+    def close(self) -> None:
+        """Leave what passes run on."""
+        return
+
+    def batches(self, key: str, samples: list[SamplePaths], *, batch_size: int | None = None) -> Iterator[Batch]:
+        """Decoded batches in this process, in order: for training and fits, which go from batch to batch."""
+        ...
+
+    def map_batches(
+        self, key: str, samples: list[SamplePaths], computation: Computation[Result], notes: Notes
+    ) -> Iterator[Computed[Result]]:
+        """The computation of every batch, in order, as they are done: in this process, where an engine has no other.
+
+        Raises UnreadableSample for a file that changed under the run.
+        """
+        return computed(self.batches(key, samples), computation, notes)
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(Engine):
     """Passes run in this process: decoding in threads ahead of the model.
 
     `config` gives batch size, workers and the model's input size.
@@ -23,7 +84,7 @@ class LocalEngine:
     config: GapConfig
 
     def batches(self, key: str, samples: list[SamplePaths], *, batch_size: int | None = None) -> Iterator[Batch]:
-        """Decoded batches of a data set ('source' or a target's name), in order."""
+        """See `Engine`."""
         compute = self.config.compute
         return load_batches(
             open_reader(self.config, self.config.dataset(key)),
@@ -32,3 +93,34 @@ class LocalEngine:
             batch_size=batch_size or compute.batch_size,
             workers=compute.workers,
         )
+
+
+def computed(
+    batches: Iterator[Batch], computation: Computation[Result], notes: Notes
+) -> Iterator[Computed[Result]]:  # fmt: skip
+    """Run a computation over batches, one after the other, in this process."""
+    for batch in batches:
+        yield Computed(batch.ids, computation(batch, notes))
+
+
+def in_process(batches: Batches) -> MapBatches:
+    """A pass that runs here, over batches of whatever origin."""
+
+    def run(samples: list[SamplePaths], computation: Computation[Result], notes: Notes) -> Iterator[Computed[Result]]:
+        return computed(batches(samples), computation, notes)
+
+    return run
+
+
+def open_engine(config: GapConfig) -> Engine:
+    """The engine that a config names; nothing is started yet. Raises ConfigError where it is not installed."""
+    if config.compute.engine == "local":
+        return LocalEngine(config)
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            "compute.engine: 'ray' needs the package ray, which is not installed; "
+            "pip install 'domain-gap[ray]', or use 'local'"
+        )
+    from resources.ray_engine import RayEngine
+
+    return RayEngine(config)

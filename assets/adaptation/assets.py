@@ -14,7 +14,7 @@ from assets.adaptation.trial import ADAPTED_SCHEMA, TRIAL_CODE, measure_runs
 from assets.diagnosis.gather import read_sides
 from assets.experiments.verdict import Rules
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore, SampleTable
 
@@ -46,9 +46,7 @@ def _adaptation(config: GapConfig, key: str, method: Method) -> Any:
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__adaptation__{method.id}", specs=[spec], pool="gpu")
-    def adaptation(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
-    ) -> dg.MaterializeResult[Any]:
+    def adaptation(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]) -> dg.MaterializeResult[Any]:
         table, what = store.table(key, "adaptation", method.id, id_column="row_id"), f"{key}: {method.title}"
         reason = no_reason_to_adapt(read_sides(store, key), Rules.of(config))
         if reason is not None:

@@ -21,11 +21,11 @@ from assets.diagnosis.loss_gap import loss_gap
 from assets.experiments.campaign import Campaign
 from assets.experiments.verdict import GapDraws, Rules, gap_draws
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.sample_store import SampleStore
 
 
-def open_campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
+def open_campaign(config: GapConfig, store: SampleStore, engine: Engine, key: str) -> Campaign:
     """What a target's adaptations share with its experiments; traits are none of theirs."""
     from resources.model import load_model
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from assets.experiments.operators import NotApplicable
 from assets.inference.training import augment
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.model import SegmentationModel
 from resources.pictures import Batch, SamplePaths
 
@@ -37,7 +37,7 @@ class Stream:
     The samples of a step depend on seed and step alone, so a stream that goes on at a step goes on as it would have.
     """
 
-    engine: LocalEngine
+    engine: Engine
     key: str
     samples: Sequence[SamplePaths]
     batch_size: int
@@ -79,7 +79,7 @@ class Material:
     """
 
     model: SegmentationModel
-    engine: LocalEngine
+    engine: Engine
     key: str
     reference: Sequence[SamplePaths]
     fit: Sequence[SamplePaths]

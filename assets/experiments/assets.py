@@ -1,6 +1,7 @@
 """Doors of experiments: what explains the shift, one output a hypothesis, the target's verdicts, the recipe's files."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -34,7 +35,7 @@ from assets.scoring.neighbours import reference_latents
 from assets.scoring.sets import INDEX
 from assets.traits.table import catalogue
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore, SampleTable
 
@@ -73,9 +74,7 @@ def build_source(config: GapConfig, experiments: Sequence[Experiment]) -> list[A
     )  # fmt: skip
 
     @dg.multi_asset(name="source__responses", specs=[spec])
-    def responses(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
-    ) -> dg.MaterializeResult[Any]:
+    def responses(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]) -> dg.MaterializeResult[Any]:
         manifest = store.table("source", "manifest").read()
         probed = manifest.filter(pl.col("sample_id").is_in(probed_ids(manifest))).sort("sample_id")
         decides = fingerprint(code, probed.select("sample_id", *CONTENT).rows())
@@ -114,14 +113,14 @@ def _calibration(config: GapConfig, key: str) -> Any:
 
     @dg.multi_asset(name=f"{key}__calibration", specs=[spec], pool="gpu")
     def calibration(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult[Any]:
         manifest, target = (store.table(side, "manifest").read() for side in ("source", key))
         holdout = labelled_rows(store.table("source", "evaluation").read(CALIBRATED), manifest, "holdout")
         fitted: Calibration | None = None
         if not target["labelled"].any() and not holdout.is_empty():
             rows = measure_imitated(
-                load_current(store, config), manifest, lambda samples: engine.batches("source", samples),
+                load_current(store, config), manifest, partial(engine.map_batches, "source"),
                 store.table("source", "imitated", id_column="row_id"), code=code,
             )  # fmt: skip
             sets = shifted_sets(rows)
@@ -174,9 +173,7 @@ def _causes(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> A
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__causes", specs=[spec], pool="gpu")
-    def causes(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
-    ) -> dg.MaterializeResult[Any]:
+    def causes(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]) -> dg.MaterializeResult[Any]:
         steps = store.read_json("explanation", f"{key}.json")["steps"]
         table, priced = store.table(key, "causes", id_column="row_id"), Priced([])
         if steps:
@@ -211,7 +208,7 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
     def trials(
         context: dg.AssetExecutionContext,
         store: dg.ResourceParam[SampleStore],
-        engine: dg.ResourceParam[LocalEngine],
+        engine: dg.ResourceParam[Engine],
     ) -> Iterator[dg.MaterializeResult[Any]]:
         asked = sorted(asset.path[-1] for asset in context.selected_asset_keys)
         diagnosis = store.read_json("diagnosis", f"{key}.json")
@@ -248,9 +245,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__verdicts", specs=[spec], pool="gpu")
-    def verdicts(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
-    ) -> dg.MaterializeResult[Any]:
+    def verdicts(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]) -> dg.MaterializeResult[Any]:
         content = _judge(config, store, engine, key, by_id, rules, code)
         text = store.write_json(content, "verdicts", f"{key}.json")
         words = [row["verdict"] for row in content["experiments"]]
@@ -267,7 +262,7 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
 
 
 def _judge(
-    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, by_id: dict[str, Experiment], rules: Rules,
+    config: GapConfig, store: SampleStore, engine: Engine, key: str, by_id: dict[str, Experiment], rules: Rules,
     code: str,
 ) -> dict[str, Any]:  # fmt: skip
     summaries = {name: store.read_json("experiments", key, f"{name}.json") for name in by_id}
@@ -319,7 +314,7 @@ def load_current(store: SampleStore, config: GapConfig) -> Any:
     return load_model(store.local_copy("models", "current"), config)
 
 
-def _campaign(config: GapConfig, store: SampleStore, engine: LocalEngine, key: str) -> Campaign:
+def _campaign(config: GapConfig, store: SampleStore, engine: Engine, key: str) -> Campaign:
     return Campaign(
         key, read_sides(store, key), store.table("source", "traits").read(), store.table(key, "traits").read(), engine,
         load_current(store, config),

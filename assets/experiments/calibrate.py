@@ -7,6 +7,7 @@ Does not: fitting a calibration (`diagnosis/estimated.py`), what explains a targ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from assets.diagnosis.estimated import Shifted, expected_losses
 from assets.experiments.explanation import probed_ids
 from assets.experiments.responses import Setting, probes
 from assets.inference.estimation import ESTIMATION_SCHEMA, estimation_columns
-from assets.inference.forward import Batches, sample_paths
+from assets.inference.forward import sample_paths
 from assets.inference.losses import at_label_pixels, pixel_sums
+from resources.engine import MapBatches, Notes
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch
@@ -55,30 +57,42 @@ IMITATED_SCHEMA: dict[str, Any] = {
 Change = Callable[["Tensor"], "Tensor"]
 
 
+@dataclass(frozen=True)
+class Imitated:
+    """The computation of the pass. Notes: the fingerprint of each row of a sample that is due, by row id."""
+
+    model: SegmentationModel
+
+    def __call__(self, batch: Batch, notes: Notes) -> pl.DataFrame:
+        """The due rows of a batch under every imitation."""
+        rows = [row for key, change in _changes().items() for row in _rows(self.model, batch, key, change, notes)]
+        return pl.DataFrame(rows, schema=IMITATED_SCHEMA).filter(pl.col("fingerprint").is_not_null())
+
+
 def measure_imitated(
-    model: SegmentationModel, manifest: pl.DataFrame, batches: Batches, table: SampleTable, *, code: str
+    model: SegmentationModel, manifest: pl.DataFrame, run: MapBatches, table: SampleTable, *, code: str
 ) -> pl.DataFrame:
     """Bring the table of a few holdout pictures under every imitation up to date, and return its rows.
 
     `manifest`: the source's. A picture is decoded once for all imitations; rows are committed batch by batch.
     """
     samples = manifest.filter(pl.col("sample_id").is_in(probed_ids(manifest))).sort("sample_id")
-    changes = _changes()
     content = samples.select("sample_id", "image_hash", "mask_hash", "labels_version").rows()
     pairs = [
         (f"{name}@{place}:{sample}", fingerprint(of_sample, model.fingerprint, code))
-        for name, place in changes
+        for name, place in _changes()
         for sample, *of_sample in content
     ]
     wanted = pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
     stale, prints = table.diff(wanted), dict(pairs)
-    names = {row.partition(":")[2] for row in stale.stale}
+    notes: dict[str, dict[str, str]] = {}
+    for row in stale.stale:
+        notes.setdefault(row.partition(":")[2], {})[row] = prints[row]
     paths = sample_paths(samples)
-    todo = [paths[name] for name in sorted(names)]
-    for batch in track(batches(todo), "source: imitations", len(todo), size=lambda done: len(done.pictures)):
-        rows = [row for key, change in changes.items() for row in _rows(model, batch, key, change, prints)]
-        frame = pl.DataFrame(rows, schema=IMITATED_SCHEMA)
-        table.upsert(frame.filter(pl.col("row_id").is_in(stale.stale)), new=stale.new)
+    todo = [paths[name] for name in sorted(notes)]
+    found = run(todo, Imitated(model), notes)
+    for done in track(found, "source: imitations", len(todo), size=lambda done: len(done.ids)):
+        table.upsert(done.result, new=stale.new)
     table.remove(stale.removed)
     table.finish()
     return table.read()
@@ -112,7 +126,7 @@ def _at(change: Callable[[Tensor, Setting], Tensor], setting: Setting) -> Change
 
 
 def _rows(
-    model: SegmentationModel, batch: Batch, key: tuple[str, int], change: Change | None, prints: dict[str, str]
+    model: SegmentationModel, batch: Batch, key: tuple[str, int], change: Change | None, notes: Notes
 ) -> Iterator[dict[str, Any]]:
     outputs = model(batch.reduced if change is None else change(batch.reduced))
     for i, picture in enumerate(batch.pictures):
@@ -121,7 +135,7 @@ def _rows(
         logits, row_id = outputs.logits[i], f"{key[0]}@{key[1]}:{picture.sample_id}"
         scores = at_label_pixels(logits, (picture.mask.shape[0], picture.mask.shape[1]))
         yield {
-            "row_id": row_id, "fingerprint": prints[row_id], "sample_id": picture.sample_id,
+            "row_id": row_id, "fingerprint": notes[picture.sample_id].get(row_id), "sample_id": picture.sample_id,
             "imitation": key[0], "setting": key[1], "loss": pixel_sums(scores, picture.mask).loss,
             **estimation_columns(logits),
         }  # fmt: skip

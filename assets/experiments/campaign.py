@@ -42,7 +42,7 @@ from assets.inference.losses import list_column
 from assets.scoring.neighbours import ReferenceLatents
 from assets.statistics.neighbourhoods import auroc
 from assets.traits.table import histogram_of
-from resources.engine import LocalEngine
+from resources.engine import Computation, Computed, Engine, Notes, Result
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch
@@ -64,7 +64,7 @@ class Campaign:
     sides: Sides
     source_traits: pl.DataFrame
     target_traits: pl.DataFrame
-    engine: LocalEngine
+    engine: Engine
     model: SegmentationModel
 
     def version(self, side: Side) -> str:
@@ -90,10 +90,21 @@ class Campaign:
 
     def load(self, side: Side, ids: Sequence[str]) -> Iterator[Batch]:
         """Decoded batches of some samples of a side."""
-        key = self.key if side == "target" else "source"
-        manifest = self.sides.target_manifest if side == "target" else self.sides.source_manifest
+        key, manifest = self._of(side)
         paths = sample_paths(manifest)
         return self.engine.batches(key, [paths[name] for name in ids])
+
+    def run(
+        self, side: Side, ids: Sequence[str], computation: Computation[Result], notes: Notes
+    ) -> Iterator[Computed[Result]]:
+        """What a computation gives for each batch of some samples of a side."""
+        key, manifest = self._of(side)
+        paths = sample_paths(manifest)
+        return self.engine.map_batches(key, [paths[name] for name in ids], computation, notes)
+
+    def _of(self, side: Side) -> tuple[str, pl.DataFrame]:
+        """Key and manifest of the data set that a side belongs to."""
+        return (self.key, self.sides.target_manifest) if side == "target" else ("source", self.sides.source_manifest)
 
     def fit_sets(self) -> FitSets:
         """Statistics of the sets that fits may use; pictures are decoded when a fit asks for them."""
@@ -169,7 +180,7 @@ def run_experiments(
             else:
                 trials += [Trial(fitted, role, made, table, prints, change) for role, made in predictors.items()]
         table.remove(change.removed)
-    run_trials(trials, campaign.load, what=what, calibration=campaign.sides.estimated_by)
+    run_trials(trials, campaign.run, what=what, calibration=campaign.sides.estimated_by)
     for trial_id, table in tables.items():
         if not table.exists:
             table.upsert(pl.DataFrame(schema=TRIAL_SCHEMA))

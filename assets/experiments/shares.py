@@ -20,10 +20,13 @@ from assets.experiments.registry import Experiment
 from assets.experiments.reweight import ClassShare
 from assets.experiments.trial import TRIAL_SCHEMA, FitSets, Predictor, Side
 from assets.experiments.verdict import GapDraws, pair
+from assets.inference.estimation import Calibration
 from assets.inference.losses import list_column
 from assets.statistics.resampling import bootstrap_weights, percentile_interval
 from assets.statistics.shapley import coalitions, shapley_values
+from resources.engine import Notes
 from resources.fingerprint import fingerprint
+from resources.pictures import Batch
 from resources.progress import track
 from resources.sample_store import SampleTable
 
@@ -40,6 +43,28 @@ CAMERA = ("haze", "geometry", "vignette", "sharpness", "exposure", "noise", "col
           "compression")  # fmt: skip
 """The order in which light, lens, sensor and file leave their marks: imitations are laid on in it."""
 SEED = 7
+
+
+@dataclass(frozen=True)
+class StackRows:
+    """The computation of a pass. Notes: row id and fingerprint of each row of a sample that is due, by stack's place.
+
+    Losses of pictures without a label are estimated by the calibration.
+    """
+
+    predictors: list[Predictor]
+    calibration: Calibration | None
+
+    def __call__(self, batch: Batch, notes: Notes) -> pl.DataFrame:
+        """The due rows of all stacks."""
+        rows = []
+        for place, predictor in enumerate(self.predictors):
+            pictures = [picture for picture in batch.pictures if place in notes[picture.sample_id]]
+            found = picture_losses(predictor, pictures, self.calibration) if pictures else ()
+            for name, loss, pixels in found:
+                row_id, mark = notes[name][place]
+                rows.append(_row(row_id, mark, name, loss, pixels))
+        return pl.DataFrame(rows, schema=TRIAL_SCHEMA)
 
 
 class StackLosses:
@@ -93,17 +118,15 @@ class StackLosses:
         self.table.finish()
 
     def _computed(self, side: Side, due: list[tuple[Predictor, dict[str, tuple[str, str]]]]) -> Iterator[pl.DataFrame]:
-        ids = sorted(set[str]().union(*(lacking for _, lacking in due)))
-        batches = self.campaign.load(side, ids)
+        notes: dict[str, dict[int, tuple[str, str]]] = {}
+        for place, (_, lacking) in enumerate(due):
+            for name, row in lacking.items():
+                notes.setdefault(name, {})[place] = row
+        computation = StackRows([predictor for predictor, _ in due], self.campaign.sides.estimated_by)
+        found = self.campaign.run(side, sorted(notes), computation, notes)
         what = f"{self.campaign.key}: causes together ({side})"
-        for batch in track(batches, what, len(ids), size=lambda done: len(done.pictures)):
-            rows = []
-            for predictor, lacking in due:
-                pictures = [picture for picture in batch.pictures if picture.sample_id in lacking]
-                found = picture_losses(predictor, pictures, self.campaign.sides.estimated_by) if pictures else ()
-                for name, loss, pixels in found:
-                    rows.append(_row(*lacking[name], name, loss, pixels))
-            yield pl.DataFrame(rows, schema=TRIAL_SCHEMA)
+        for done in track(found, what, len(notes), size=lambda done: len(done.ids)):
+            yield done.result
 
     def _key(self, side: Side, stack: Stack) -> str:
         codes = [step.experiment.code for step in stack.steps]

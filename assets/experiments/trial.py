@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,7 @@ from assets.inference.estimation import Calibration, estimated_sums, strided_pix
 from assets.inference.losses import at_label_pixels, list_column, pixel_sums
 from assets.traits.measure import PICTURE_TRAITS, measure_pictures
 from resources.datasets.base import IGNORE
+from resources.engine import Computation, Computed, Notes, Result
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch, Picture
@@ -306,28 +307,74 @@ def wanted_rows(
     return pl.DataFrame(pairs, schema={"row_id": pl.String, "fingerprint": pl.String}, orient="row")
 
 
+class RunSide(Protocol):
+    """A pass over some samples of a side."""
+
+    def __call__(
+        self, side: Side, ids: Sequence[str], computation: Computation[Result], notes: Notes, /
+    ) -> Iterator[Computed[Result]]:
+        """What the computation gives for each batch, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a shared pass does for one trial: predict, and measure the named traits of the changed pictures."""
+
+    role: Role
+    predictor: Predictor
+    traits: list[str]
+
+    @classmethod
+    def of(cls, trial: Trial) -> Measured:
+        """What to do for a trial: the hypothesis's own picture traits count where pictures are changed."""
+        changed = trial.role == "normalised" and trial.predictor.change is not None
+        names = trial.fitted.experiment.hypothesis.traits if changed else ()
+        return cls(trial.role, trial.predictor, [name for name in names if name in PICTURE_TRAITS])
+
+
+@dataclass(frozen=True)
+class TrialRows:
+    """The computation of a shared pass. Notes: the fingerprint of each row of a sample that is due, by trial's place.
+
+    Losses of pictures without a label are estimated by the calibration.
+    """
+
+    trials: list[Measured]
+    calibration: Calibration | None
+
+    def __call__(self, batch: Batch, notes: Notes) -> list[pl.DataFrame]:
+        """The due rows of each trial, in their order."""
+        return [pl.DataFrame(self._rows(place, batch, notes), schema=TRIAL_SCHEMA) for place in range(len(self.trials))]
+
+    def _rows(self, place: int, batch: Batch, notes: Notes) -> list[dict[str, Any]]:
+        due = [picture for picture in batch.pictures if place in notes[picture.sample_id]]
+        prints = [notes[picture.sample_id][place] for picture in due]
+        return list(_run(self.trials[place], due, prints, self.calibration)) if due else []
+
+
 def run_trials(
-    trials: list[Trial], load: Callable[[Side, list[str]], Iterator[Batch]], *, what: str,
-    calibration: Calibration | None = None,
+    trials: list[Trial], run: RunSide, *, what: str, calibration: Calibration | None = None
 ) -> int:  # fmt: skip
     """Run all stale rows of all trials, each sample decoded once a side. Returns the number of forwards (pictures).
 
-    Losses of pictures without a label are estimated by the calibration. Rows are committed batch by batch, so that a
-    killed run resumes at its last batch.
+    Rows are committed batch by batch, so that a killed run resumes at its last batch.
     """
     forwards = 0
     for side in ("target", "holdout"):
         due = [trial for trial in trials if trial.side == side and trial.stale]
-        ids = sorted(set[str]().union(*(trial.stale for trial in due)))
-        if not ids:
+        notes: dict[str, dict[int, str]] = {}
+        for place, trial in enumerate(due):
+            for name in trial.stale:
+                notes.setdefault(name, {})[place] = trial.prints[f"{trial.role}:{name}"]
+        if not notes:
             continue
-        for batch in track(load(side, ids), f"{what} ({side})", len(ids), size=lambda done: len(done.pictures)):
-            for trial in due:
-                stale = [picture for picture in batch.pictures if picture.sample_id in trial.stale]
-                if stale:
-                    rows = list(_run(trial, stale, calibration))
-                    trial.table.upsert(pl.DataFrame(rows, schema=TRIAL_SCHEMA), new=trial.change.new)
-                    forwards += len(stale)
+        found = run(side, sorted(notes), TrialRows([Measured.of(trial) for trial in due], calibration), notes)
+        for done in track(found, f"{what} ({side})", len(notes), size=lambda done: len(done.ids)):
+            for trial, rows in zip(due, done.result, strict=True):
+                if not rows.is_empty():
+                    trial.table.upsert(rows, new=trial.change.new)
+                    forwards += rows.height
     return forwards
 
 
@@ -417,7 +464,9 @@ def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, T
     return picture, scores, counted, outputs.latent.mean((0, 2, 3))
 
 
-def _run(trial: Trial, pictures: list[Picture], calibration: Calibration | None) -> Iterator[dict[str, Any]]:
+def _run(
+    trial: Measured, pictures: list[Picture], prints: list[str], calibration: Calibration | None
+) -> Iterator[dict[str, Any]]:
     measured = _measured(trial, pictures)
     relabel = trial.predictor.relabel
     for i, (picture, scores, mask, latent) in enumerate(predict(trial.predictor, pictures)):
@@ -425,7 +474,7 @@ def _run(trial: Trial, pictures: list[Picture], calibration: Calibration | None)
         found = [loss_sums(picture, *one, calibration) for one in ruled]
         row_id = f"{trial.role}:{picture.sample_id}"
         yield {
-            "row_id": row_id, "fingerprint": trial.prints[row_id], "sample_id": picture.sample_id,
+            "row_id": row_id, "fingerprint": prints[i], "sample_id": picture.sample_id,
             "role": trial.role, "loss": float(np.mean([_mean_loss(*sums) for sums in found])),
             "loss_sum": np.mean([loss for loss, _ in found], axis=0).tolist(),
             "class_pixels": np.mean([pixels for _, pixels in found], axis=0).tolist(),
@@ -433,16 +482,15 @@ def _run(trial: Trial, pictures: list[Picture], calibration: Calibration | None)
         }  # fmt: skip
 
 
-def _measured(trial: Trial, pictures: list[Picture]) -> list[list[float]]:
-    """The hypothesis's own picture traits after the change, where it changed pictures."""
-    names = [name for name in trial.fitted.experiment.hypothesis.traits if name in PICTURE_TRAITS]
-    if trial.role != "normalised" or trial.predictor.change is None or not names:
+def _measured(trial: Measured, pictures: list[Picture]) -> list[list[float]]:
+    """The trial's traits after the change."""
+    if not trial.traits:
         return [[] for _ in pictures]
     import torch
 
     batch = torch.stack([picture.reduced for picture in pictures])
     values = measure_pictures(_changed(trial.predictor, batch, [picture.sample_id for picture in pictures]))
-    return np.column_stack([values[name] for name in names]).tolist()  # type: ignore[no-any-return]
+    return np.column_stack([values[name] for name in trial.traits]).tolist()  # type: ignore[no-any-return]
 
 
 def _changed(predictor: Predictor, batch: Tensor, ids: list[str]) -> Tensor:

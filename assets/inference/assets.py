@@ -1,6 +1,7 @@
 """Doors of inference: `source/model`, and `embeddings` with `evaluation`, which share one forward pass."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ from assets.inference.forward import PassTables, run_pass, sample_paths, usable
 from assets.inference.latents import EMBEDDING_SCHEMA
 from assets.inference.losses import EVALUATION_SCHEMA
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
@@ -39,7 +40,7 @@ def build_model(config: GapConfig) -> list[Any]:
     )  # fmt: skip
 
     @dg.multi_asset(name="source__model", specs=[spec], pool="gpu")
-    def model(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]) -> dg.MaterializeResult[Any]:
+    def model(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]) -> dg.MaterializeResult[Any]:
         version, loss = _make_model(config, store, engine)
         return door.result(
             ["source", "model"], version=version, figures={"fingerprint": version, "training_loss": loss}
@@ -48,7 +49,7 @@ def build_model(config: GapConfig) -> list[Any]:
     return [model]
 
 
-def _make_model(config: GapConfig, store: SampleStore, engine: LocalEngine) -> tuple[str, float | None]:
+def _make_model(config: GapConfig, store: SampleStore, engine: Engine) -> tuple[str, float | None]:
     from assets.inference.training import train
     from resources.model import build_network, open_checkpoint, save_model, seed_everything
 
@@ -91,7 +92,7 @@ def build(config: GapConfig, key: str) -> list[Any]:
     def forward(
         context: dg.AssetExecutionContext,
         store: dg.ResourceParam[SampleStore],
-        engine: dg.ResourceParam[LocalEngine],
+        engine: dg.ResourceParam[Engine],
     ) -> Iterator[dg.MaterializeResult[Any]]:
         from resources.model import load_model
 
@@ -99,7 +100,7 @@ def build(config: GapConfig, key: str) -> list[Any]:
         tables = {name: store.table(key, name) for name in names if name in asked}
         changes = run_pass(
             load_model(store.local_copy("models", "current"), config),
-            store.table(key, "manifest").read(), lambda samples: engine.batches(key, samples),
+            store.table(key, "manifest").read(), partial(engine.map_batches, key),
             PassTables(tables.get("embeddings"), tables.get("evaluation")),
             code=code, what=f"{config.dataset(key).name}: forward",
         )  # fmt: skip

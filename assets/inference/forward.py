@@ -6,7 +6,6 @@ Does not: what is measured on outputs (`latents.py`, `losses.py`), experiments' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,12 @@ from assets.inference.estimation import estimation_columns
 from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
 from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
+from resources.engine import MapBatches, Notes
 from resources.fingerprint import fingerprint
 from resources.model import Outputs, SegmentationModel
 from resources.pictures import Batch, Picture, SamplePaths, to_input_mask
 from resources.progress import track
 from resources.sample_store import Change, SampleTable
-
-Batches = Callable[[list[SamplePaths]], Iterator[Batch]]
-"""Where batches of samples come from."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,30 @@ def _wanted(manifest: pl.DataFrame, columns: list[str], *decides: str) -> pl.Dat
     return pl.DataFrame(pairs, schema={"sample_id": pl.String, "fingerprint": pl.String}, orient="row")
 
 
+@dataclass(frozen=True)
+class Forward:
+    """The computation of the pass. Notes: the fingerprint of each row of a sample that is due, by table."""
+
+    model: SegmentationModel
+
+    def __call__(self, batch: Batch, notes: Notes) -> dict[str, pl.DataFrame]:
+        """The due rows of each table."""
+        outputs = self.model(batch.reduced)
+        due = {name: [notes[sample].get(name, "") for sample in batch.ids] for name in ("embeddings", "evaluation")}
+        found: dict[str, pl.DataFrame] = {}
+        if any(due["embeddings"]):
+            rows = embedding_rows(outputs, batch.ids, due["embeddings"])
+            found["embeddings"] = pl.DataFrame(rows, schema=EMBEDDING_SCHEMA)
+        if any(due["evaluation"]):
+            rows = _evaluation_rows(batch, outputs, due["evaluation"])
+            found["evaluation"] = pl.DataFrame(rows, schema=EVALUATION_SCHEMA)
+        return {name: rows.filter(pl.col("fingerprint") != "") for name, rows in found.items()}
+
+
 def run_pass(
     model: SegmentationModel,
     manifest: pl.DataFrame,
-    batches: Batches,
+    run: MapBatches,
     tables: PassTables,
     *,
     code: str,
@@ -85,30 +102,23 @@ def run_pass(
     changes = {name: table.diff(rows) for name, (table, rows) in asked.items()}
     prints = {name: dict(rows.iter_rows()) for name, (_, rows) in asked.items()}
     paths = sample_paths(samples)
-    todo = [paths[sample_id] for sample_id in sorted(set[str]().union(*(change.stale for change in changes.values())))]
-    for batch in track(batches(todo), what, len(todo), size=lambda done: len(done.pictures)):
-        outputs = model(batch.reduced)
-        if tables.embeddings is not None:
-            rows = embedding_rows(outputs, batch.ids, [prints["embeddings"][name] for name in batch.ids])
-            _store(tables.embeddings, pl.DataFrame(rows, schema=EMBEDDING_SCHEMA), changes["embeddings"])
-        if tables.evaluation is not None:
-            rows = _evaluation_rows(batch, outputs, prints["evaluation"])
-            _store(tables.evaluation, pl.DataFrame(rows, schema=EVALUATION_SCHEMA), changes["evaluation"])
+    notes: dict[str, dict[str, str]] = {}
+    for name, change in changes.items():
+        for sample_id in change.stale:
+            notes.setdefault(sample_id, {})[name] = prints[name][sample_id]
+    todo = [paths[sample_id] for sample_id in sorted(notes)]
+    for done in track(run(todo, Forward(model), notes), what, len(todo), size=lambda done: len(done.ids)):
+        for name, rows in done.result.items():
+            asked[name][0].upsert(rows, new=changes[name].new)
     for name, (table, _) in asked.items():
         table.remove(changes[name].removed)
         table.finish()
     return changes
 
 
-def _store(table: SampleTable, rows: pl.DataFrame, change: Change) -> None:
-    table.upsert(rows.filter(pl.col("sample_id").is_in(change.stale)), new=change.new)
-
-
-def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> list[dict[str, Any]]:
+def _evaluation_rows(batch: Batch, outputs: Outputs, prints: list[str]) -> list[dict[str, Any]]:
     return [
-        evaluate_picture(picture, outputs, i).row(
-            picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i)
-        )
+        evaluate_picture(picture, outputs, i).row(picture.sample_id, prints[i], prediction_png(outputs, i))
         | label_columns(picture, outputs, i)
         | estimation_columns(outputs.logits[i])
         for i, picture in enumerate(batch.pictures)

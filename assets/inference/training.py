@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from assets.inference.forward import Batches
 from resources.config import ModelConfig
 from resources.datasets.base import IGNORE
+from resources.engine import Batches
 from resources.errors import ModelError
 from resources.model import pick_device, seed_everything
 from resources.pictures import Batch, SamplePaths, to_input_mask

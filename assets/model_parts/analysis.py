@@ -45,7 +45,7 @@ from assets.model_parts.conclusion import (
 from assets.model_parts.parts import Examined, Part
 from assets.model_parts.recovery import BATCH, STEPS, Tuned, tune_part, tuned
 from resources.config import ExperimentsConfig, GapConfig, ModelPartsConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import fingerprint
 from resources.pictures import Batch
 from resources.sample_store import SampleStore, SampleTable
@@ -62,7 +62,7 @@ class SideData:
     side: Side
     manifest: pl.DataFrame
     evaluation: pl.DataFrame
-    engine: LocalEngine
+    engine: Engine
 
     def members(self, count: int) -> pl.DataFrame:
         """Manifest rows of at most so many usable pictures, half of them from each half of the set, sorted by id."""
@@ -114,7 +114,7 @@ def picked(rows: pl.DataFrame, count: int) -> pl.DataFrame:
     return ranked.head(count).drop("picked_by").sort("sample_id")
 
 
-def side_data(store: SampleStore, engine: LocalEngine, key: str, side: Side) -> SideData:
+def side_data(store: SampleStore, engine: Engine, key: str, side: Side) -> SideData:
     """Read one side from the store; predictions stay on disk."""
     manifest = store.table(key, "manifest").read()
     evaluation = store.table(key, "evaluation").read(["loss"])

@@ -10,7 +10,7 @@ from assets.model_parts.ablation import Side
 from assets.model_parts.analysis import analyse_target, measure_holdout, part_tables, side_data, skipped_parts
 from assets.model_parts.parts import NoParts, examine
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
 from resources.model import SegmentationModel
 from resources.sample_store import SampleStore
@@ -37,7 +37,7 @@ def build_source(config: GapConfig) -> list[Any]:
 
     @dg.multi_asset(name="source__model_parts", specs=[spec], pool="gpu")
     def model_parts(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult[Any]:
         try:
             examined = examine(_model(config, store))
@@ -70,7 +70,7 @@ def build(config: GapConfig, key: str) -> list[Any]:
 
     @dg.multi_asset(name=f"{key}__model_parts", specs=[spec], pool="gpu")
     def model_parts(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult[Any]:
         from assets.model_parts.plots import png_parts
 

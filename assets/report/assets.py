@@ -22,7 +22,7 @@ from assets.scoring.neighbours import latents_of
 from assets.scoring.sets import holdout_scores
 from assets.traits.table import catalogue
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint, folder_version
 from resources.sample_store import SampleStore
 from resources.tracking import Tracker
@@ -56,7 +56,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
     def gap_report(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine], tracker: dg.ResourceParam[Tracker]
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine], tracker: dg.ResourceParam[Tracker]
     ) -> dg.MaterializeResult[Any]:
         from assets.report.figures import png_latent_map, png_trait_shifts
         from assets.report.page import render_page
@@ -127,7 +127,7 @@ def _document(
 
 
 def _evidence(
-    config: GapConfig, store: SampleStore, engine: LocalEngine, key: str, sides: Sides, by_id: dict[str, Experiment],
+    config: GapConfig, store: SampleStore, engine: Engine, key: str, sides: Sides, by_id: dict[str, Experiment],
     document: ReportDocument,
 ) -> Evidence:  # fmt: skip
     from resources.model import load_model
@@ -183,7 +183,7 @@ def _trait_values(
 
 
 def _suspects(
-    engine: LocalEngine, model: Any, key: str, sides: Sides, document: ReportDocument
+    engine: Engine, model: Any, key: str, sides: Sides, document: ReportDocument
 ) -> dict[tuple[str, str], bytes]:
     found: dict[tuple[str, str], bytes] = {}
     for side, name, manifest in (("target", key, sides.target_manifest), ("holdout", "source", sides.source_manifest)):
@@ -200,7 +200,7 @@ def _next_pictures(document: ReportDocument, thumbnails: dict[str, bytes]) -> di
 
 
 def _worst(
-    config: GapConfig, store: SampleStore, engine: LocalEngine, model: Any, key: str, sides: Sides,
+    config: GapConfig, store: SampleStore, engine: Engine, model: Any, key: str, sides: Sides,
     thumbnails: dict[str, bytes], traits: pl.DataFrame, colours: dict[str, str],
 ) -> list[Any]:  # fmt: skip
     scores = store.table(key, "gap_scores").read()

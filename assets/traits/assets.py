@@ -1,5 +1,6 @@
 """Door of traits: one row of numbers for every sample."""
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -7,7 +8,7 @@ import dagster as dg
 from assets import door
 from assets.traits.table import catalogue, update_traits
 from resources.config import GapConfig
-from resources.engine import LocalEngine
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
@@ -28,13 +29,11 @@ def build(config: GapConfig, key: str) -> list[Any]:
     )  # fmt: skip
 
     @dg.multi_asset(name=f"{key}__traits", specs=[spec])
-    def measured(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[LocalEngine]
-    ) -> dg.MaterializeResult[Any]:
+    def measured(store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine]) -> dg.MaterializeResult[Any]:
         table, evaluation = store.table(key, "traits"), store.table(key, "evaluation")
         change, failures = update_traits(
             store.table(key, "manifest").read(), evaluation.read(["fingerprint", "prediction", "labelled"]),
-            lambda samples: engine.batches(key, samples), traits, table,
+            partial(engine.map_batches, key), traits, table,
             input_size=config.model.input_size, code=code, what=f"{config.dataset(key).name}: traits",
         )  # fmt: skip
         figures: dict[str, Any] = {f"failed_{name}": count for name, count in failures.count.items()}

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from assets.inference.forward import Batches, sample_paths, usable
+from assets.inference.forward import sample_paths, usable
 from assets.inference.losses import decode_classes
 from assets.traits.colour import channel_histogram
 from assets.traits.compression import measure_compression
@@ -27,6 +27,7 @@ from assets.traits.regional import measure_regions
 from assets.traits.registry import Trait, UserTrait, all_traits, load_user_traits
 from resources.config import GapConfig
 from resources.datasets.base import IGNORE
+from resources.engine import MapBatches, Notes
 from resources.fingerprint import fingerprint
 from resources.pictures import Batch, Picture, to_input_mask
 from resources.progress import track
@@ -77,10 +78,56 @@ class TraitFailures:
             self.first.setdefault(name, f"{sample_id}: {reason}")
 
 
+@dataclass(frozen=True)
+class TraitNote:
+    """What a row of traits needs besides the picture: its fingerprint, the prediction that stands in for a label."""
+
+    fingerprint: str
+    prediction: bytes | None
+
+
+@dataclass(frozen=True)
+class TraitRows:
+    """The computation of the pass. Notes: a `TraitNote` of every sample."""
+
+    catalogue: TraitCatalogue
+
+    def __call__(self, batch: Batch, notes: Notes) -> tuple[pl.DataFrame, dict[str, dict[str, str]]]:
+        """Rows of the table, and why which of the user's traits failed, by sample."""
+        of_pictures = measure_pictures(batch.reduced)
+        histograms = channel_histogram(batch.reduced).flatten(1).cpu().numpy()
+        rows, failed = [], {}
+        for i, picture in enumerate(batch.pictures):
+            note: TraitNote = notes[picture.sample_id]
+            mask = _classes(picture, note.prediction, (batch.reduced.shape[2], batch.reduced.shape[3]))
+            user, failed[picture.sample_id] = measure_user(
+                self.catalogue.user.values(), picture.image, picture.mask
+            )  # fmt: skip
+            values = {
+                **{name: float(column[i]) for name, column in of_pictures.items()},
+                **measure_shape(*picture.image.shape[:2]),
+                **measure_compression(picture.image),
+                **measure_layout(mask, self.catalogue.class_names),
+                **measure_regions(picture.reduced, mask, self.catalogue.class_names),
+                **user,
+            }
+            rows.append(
+                {
+                    "sample_id": picture.sample_id,
+                    "fingerprint": note.fingerprint,
+                    "from_label": picture.mask is not None,
+                    HISTOGRAM: histograms[i].tolist(),
+                    "thumbnail": thumbnail(picture.image),
+                    **{name: values.get(name, math.nan) for name in self.catalogue.traits},
+                }
+            )
+        return pl.DataFrame(rows, schema=self.catalogue.schema), failed
+
+
 def update_traits(
     manifest: pl.DataFrame,
     predictions: pl.DataFrame | None,
-    batches: Batches,
+    run: MapBatches,
     catalogue: TraitCatalogue,
     table: SampleTable,
     *,
@@ -97,9 +144,13 @@ def update_traits(
     failures = TraitFailures()
 
     def compute(ids: list[str]) -> Iterator[pl.DataFrame]:
-        loaded = batches([paths[sample_id] for sample_id in ids])
-        for batch in track(loaded, what, len(ids), size=lambda done: len(done.pictures)):
-            yield _measure(batch, predicted, prints, catalogue, failures)
+        notes = {name: TraitNote(prints[name], predicted.get(name, {}).get("prediction")) for name in ids}
+        found = run([paths[name] for name in ids], TraitRows(catalogue), notes)
+        for done in track(found, what, len(ids), size=lambda done: len(done.ids)):
+            rows, reasons = done.result
+            for name, failed in reasons.items():
+                failures.note(name, failed)
+            yield rows
 
     return table.update(wanted, compute), failures
 
@@ -131,45 +182,10 @@ def _wanted(samples: pl.DataFrame, predicted: dict[str, dict[str, Any]], decides
     return pl.DataFrame(pairs, schema={"sample_id": pl.String, "fingerprint": pl.String}, orient="row")
 
 
-def _measure(
-    batch: Batch,
-    predicted: dict[str, dict[str, Any]],
-    prints: dict[str, str],
-    catalogue: TraitCatalogue,
-    failures: TraitFailures,
-) -> pl.DataFrame:
-    of_pictures = measure_pictures(batch.reduced)
-    histograms = channel_histogram(batch.reduced).flatten(1).cpu().numpy()
-    rows = []
-    for i, picture in enumerate(batch.pictures):
-        mask = _classes(picture, predicted, (batch.reduced.shape[2], batch.reduced.shape[3]))
-        user, reasons = measure_user(catalogue.user.values(), picture.image, picture.mask)
-        failures.note(picture.sample_id, reasons)
-        values = {
-            **{name: float(column[i]) for name, column in of_pictures.items()},
-            **measure_shape(*picture.image.shape[:2]),
-            **measure_compression(picture.image),
-            **measure_layout(mask, catalogue.class_names),
-            **measure_regions(picture.reduced, mask, catalogue.class_names),
-            **user,
-        }
-        rows.append(
-            {
-                "sample_id": picture.sample_id,
-                "fingerprint": prints[picture.sample_id],
-                "from_label": picture.mask is not None,
-                HISTOGRAM: histograms[i].tolist(),
-                "thumbnail": thumbnail(picture.image),
-                **{name: values.get(name, math.nan) for name in catalogue.traits},
-            }
-        )
-    return pl.DataFrame(rows, schema=catalogue.schema)
-
-
-def _classes(picture: Picture, predicted: dict[str, dict[str, Any]], input_size: tuple[int, int]) -> NDArray[np.uint8]:
+def _classes(picture: Picture, prediction: bytes | None, input_size: tuple[int, int]) -> NDArray[np.uint8]:
     """The sample's classes at the model's resolution: from its label, else from the prediction, else nothing."""
     if picture.mask is not None:
         return to_input_mask(picture.mask, input_size)
-    if picture.sample_id in predicted:
-        return to_input_mask(decode_classes(predicted[picture.sample_id]["prediction"]), input_size)
+    if prediction is not None:
+        return to_input_mask(decode_classes(prediction), input_size)
     return np.full(input_size, IGNORE, np.uint8)

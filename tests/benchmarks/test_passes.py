@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_pass_over_bare_forward(engine, model, tmp_path, benchmark):
     def whole() -> None:
         store = SampleStore(str(tmp_path / str(next(turns))))
         tables = PassTables(store.table("source", "embeddings"), store.table("source", "evaluation"))
-        run_pass(model, rows, lambda samples: engine.batches("source", samples), tables, code="1", what="bench")
+        run_pass(model, rows, partial(engine.map_batches, "source"), tables, code="1", what="bench")
 
     def bare() -> None:
         for batch in batches:

@@ -309,3 +309,15 @@ def test_the_real_config_loads():
     assert [dataset.name for dataset in config.datasets] == ["camvid_day", "camvid_dusk", "kitti"]
     assert config.model.input_size == (240, 320)
     assert config.model.checkpoint == REAL.parent / "weights" / "camvid-day.safetensors"
+
+
+def test_keys_of_the_engine_ray_are_refused_without_it(tmp_path):
+    path = tmp_path / "gap.yaml"
+    path.write_text(
+        "classes: [a, b]\nsource: {name: s, reader: streets}\ntargets: [{name: t, reader: streets}]\n"
+        "compute: {address: auto}\n"
+    )
+    with pytest.raises(ConfigError, match=r"compute: 'address' says something to the engine 'ray'; set engine: ray"):
+        load_config(path)
+    path.write_text(path.read_text().replace("{address", "{engine: ray, address"))
+    assert load_config(path).compute.address == "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,7 +147,7 @@ def lay_out(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNam
                 reader, found, store.table(key, "files").read(), config, dataset, store.table(key, "manifest"), code="1"
             )
             run_pass(
-                model, store.table(key, "manifest").read(), lambda paths, key=key: engine.batches(key, paths),
+                model, store.table(key, "manifest").read(), partial(engine.map_batches, key),
                 PassTables(None, store.table(key, "evaluation")), code="1", what=key,
             )  # fmt: skip
         campaign = Campaign("away", read_sides(store, "away"), pl.DataFrame(), pl.DataFrame(), engine, model)

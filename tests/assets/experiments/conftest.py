@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,11 +158,9 @@ def lay_out(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNam
             build_manifest(reader, found, own["files"].read(), config, dataset, own["manifest"], code="1")
             manifest = own["manifest"].read()
 
-            def batches(paths: Any, key: str = key) -> Any:
-                return engine.batches(key, paths)
-
-            run_pass(model, manifest, batches, PassTables(own["embeddings"], own["evaluation"]), code="1", what=key)
-            update_traits(manifest, None, batches, catalogue(config), own["traits"], input_size=INPUT, code="1",
+            run = partial(engine.map_batches, key)
+            run_pass(model, manifest, run, PassTables(own["embeddings"], own["evaluation"]), code="1", what=key)
+            update_traits(manifest, None, run, catalogue(config), own["traits"], input_size=INPUT, code="1",
                           what=key)  # fmt: skip
             tables[key] = {name: table.read() for name, table in own.items()}
         source, target = tables["source"], tables["away"]

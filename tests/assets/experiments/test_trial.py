@@ -21,6 +21,7 @@ from assets.experiments.registry import Experiment
 from assets.experiments.reweight import ClassShare
 from assets.experiments.trial import SIDES, build_predictors, fit_experiment, loss_sums, predict, run_trials
 from resources.datasets.base import IGNORE
+from resources.engine import Engine
 from resources.pictures import Batch
 
 PLACES = count()
@@ -137,15 +138,15 @@ def test_a_run_that_was_stopped_resumes_at_its_last_batch(dusk, tables):
     found = tables(COLOURS)
     loads = []
 
-    def stopping(side, ids):
-        for i, batch in enumerate(dusk.campaign.load(side, ids)):
+    def stopping(side, ids, computation, notes):
+        for i, done in enumerate(dusk.campaign.run(side, ids, computation, notes)):
             if i == 1:
                 raise KeyboardInterrupt
-            yield batch
+            yield done
 
-    def counting(side, ids):
+    def counting(side, ids, computation, notes):
         loads.extend(ids)
-        return dusk.campaign.load(side, ids)
+        return dusk.campaign.run(side, ids, computation, notes)
 
     from assets.experiments.trial import Trial, wanted_rows
 
@@ -177,14 +178,14 @@ def test_all_stale_experiments_share_one_decode_of_each_side(dusk, tables):
     campaign = replace(dusk.campaign)
     original = campaign.engine.batches
 
-    class Engine:
+    class Counting(Engine):
         config = campaign.engine.config
 
         def batches(self, key, paths, **settings):
             loads.append((key, [path.sample_id for path in paths]))
             return original(key, paths, **settings)
 
-    campaign = replace(campaign, engine=Engine())
+    campaign = replace(campaign, engine=Counting())
     run_experiments(
         campaign,
         [COLOURS, experiment(Exposure(), None, "light")],
@@ -436,7 +437,7 @@ def test_batches_need_no_order(dusk, tables):
     run(dusk, [COLOURS], found)
     shuffled = dusk.store.table("shuffled", "colours", id_column="row_id")
 
-    class Engine:
+    class Shuffled(Engine):
         config = dusk.campaign.engine.config
 
         def batches(self, key, paths):
@@ -445,7 +446,7 @@ def test_batches_need_no_order(dusk, tables):
                 part = pictures[start : start + 3]
                 yield Batch(part, torch.stack([picture.reduced for picture in part]))
 
-    run_experiments(replace(dusk.campaign, engine=Engine()), [COLOURS], {"colours": shuffled}, "test")
+    run_experiments(replace(dusk.campaign, engine=Shuffled()), [COLOURS], {"colours": shuffled}, "test")
     first, second = found["colours"].read(), shuffled.read()
     assert first["row_id"].to_list() == second["row_id"].to_list()
     assert first["loss"].to_numpy() == pytest.approx(second["loss"].to_numpy(), rel=1e-4)

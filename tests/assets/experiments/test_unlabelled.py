@@ -19,6 +19,7 @@ from assets.experiments.trial import Predictor
 from assets.experiments.verdict import Rules
 from assets.scoring.neighbours import reference_latents
 from assets.traits.table import catalogue
+from resources.engine import in_process
 
 RULES = Rules(0.05, 0.05, 200, 0)
 CAST = np.array([0.85, 1.0, 1.12])
@@ -41,8 +42,8 @@ def imitated(world):
         loaded.extend(path.sample_id for path in paths)
         return world.campaign.engine.batches("source", paths)
 
-    rows = measure_imitated(world.campaign.model, manifest, batches, table, code="1")
-    again = measure_imitated(world.campaign.model, manifest, batches, table, code="1")
+    rows = measure_imitated(world.campaign.model, manifest, in_process(batches), table, code="1")
+    again = measure_imitated(world.campaign.model, manifest, in_process(batches), table, code="1")
     assert again.equals(rows)
     return rows, loaded
 

@@ -14,6 +14,7 @@ from assets.experiments.operators import NotApplicable
 from assets.inference.forward import PassTables, run_pass
 from assets.inference.latents import vectors
 from resources.config import ModelConfig
+from resources.engine import in_process
 from resources.exported.network import open_exported
 from resources.model import SegmentationModel
 from resources.sample_store import SampleTable
@@ -69,7 +70,7 @@ def test_an_exported_network_fills_the_tables_as_the_network_does(scenes, origin
     made = []
     for name, model in (("original", original), ("exported", exported(suffix))):
         tables = PassTables(*(SampleTable(str(tmp_path / name / table)) for table in ("embeddings", "evaluation")))
-        run_pass(model, scenes.manifest(), scenes.batches(model), tables, code="code", what="a pass")
+        run_pass(model, scenes.manifest(), in_process(scenes.batches(model)), tables, code="code", what="a pass")
         made.append((tables.embeddings.read(), tables.evaluation.read()))
     (embeddings, evaluation), (other_embeddings, other_evaluation) = made
     np.testing.assert_allclose(vectors(other_embeddings), vectors(embeddings), rtol=1e-3, atol=1e-4)

@@ -20,6 +20,7 @@ from assets.inference.losses import EVALUATION_SCHEMA, decode_classes
 from assets.ingestion.manifest import build_manifest, scan_files
 from resources.config import Selection, load_config
 from resources.datasets import open_reader
+from resources.engine import in_process
 from resources.model import SegmentationModel, build_network, load_weights, read_checkpoint
 from resources.pictures import load_batches, to_input_mask
 from resources.sample_store import SampleTable
@@ -46,7 +47,8 @@ def counted(model):
 def passed(model, scenes, tables, *, code="code", batches=None):
     """Run the pass; returns the changes and the sizes of its forwards."""
     with counted(model) as sizes:
-        changes = run_pass(model, scenes.manifest(), batches or scenes.batches(model), tables, code=code, what="a pass")
+        run = in_process(batches or scenes.batches(model))
+        changes = run_pass(model, scenes.manifest(), run, tables, code=code, what="a pass")
     return changes, sizes
 
 
@@ -177,7 +179,7 @@ def test_quarantined_and_unused_samples_are_not_forwarded(model, scenes, tables)
     )
     assert usable(manifest)["sample_id"].to_list() == ["a", "d", "e"]
     with counted(model) as sizes:
-        run_pass(model, manifest, scenes.batches(model), tables, code="code", what="a pass")
+        run_pass(model, manifest, in_process(scenes.batches(model)), tables, code="code", what="a pass")
     assert sum(sizes) == 3
     assert tables.embeddings.keys()["sample_id"].to_list() == ["a", "d", "e"]
 
@@ -209,7 +211,7 @@ def test_real_losses_are_those_of_a_plain_loop(tmp_path):
     samples, _ = scan_files(reader, files)
     build_manifest(reader, samples, files.read(), config, holdout, table, code="code")
     batches = partial(load_batches, reader, input_size=model.input_size, batch_size=6, workers=2)
-    run_pass(model, table.read(), batches, PassTables(None, evaluation), code="code", what="real pictures")
+    run_pass(model, table.read(), in_process(batches), PassTables(None, evaluation), code="code", what="real pictures")
     found = dict(evaluation.read().select("sample_id", "loss").iter_rows())
     assert len(found) == 12
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -229,8 +230,5 @@ def measured(config: GapConfig, store: SampleStore, engine: LocalEngine, model: 
     own = {name: store.table(key, name) for name in ("files", "manifest", "evaluation")}
     found, _ = scan_files(reader, own["files"])
     build_manifest(reader, found, own["files"].read(), config, dataset, own["manifest"], code="1")
-
-    def batches(paths: Any) -> Iterator[Any]:
-        return engine.batches(key, paths)
-
-    run_pass(model, own["manifest"].read(), batches, PassTables(None, own["evaluation"]), code="1", what=key)
+    run = partial(engine.map_batches, key)
+    run_pass(model, own["manifest"].read(), run, PassTables(None, own["evaluation"]), code="1", what=key)

@@ -9,6 +9,7 @@ from assets.inference.losses import encode_classes
 from assets.traits.compression import measure_compression
 from assets.traits.registry import all_traits
 from assets.traits.table import TraitCatalogue, update_traits
+from resources.engine import in_process
 from resources.pictures import Batch, Picture, to_input
 from resources.sample_store import SampleStore
 
@@ -47,7 +48,9 @@ def measure(tmp_path, street):
     def run(predictions):
         catalogue = TraitCatalogue(all_traits(CLASSES, []), {}, CLASSES)
         table = SampleStore(str(tmp_path)).table("kitti", "traits")
-        update_traits(manifest, predictions, batches, catalogue, table, input_size=SIZE, code="1", what="test")
+        update_traits(
+            manifest, predictions, in_process(batches), catalogue, table, input_size=SIZE, code="1", what="test"
+        )
         return table.read().sort("sample_id"), catalogue, image
 
     return run

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from assets.statistics.resampling import dependence_units, halves
 from assets.traits.table import catalogue, update_traits
 from gapbench.baselines import CaseTables
 from gapbench.world import Item, World
+from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
 from resources.pictures import Batch, SamplePaths
 from resources.sample_store import SampleStore
@@ -81,7 +82,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _Pictures(Engine):
     """An engine over items in memory."""
 
     world: World
@@ -244,9 +245,9 @@ class Method:
         store = SampleStore(str(self.folder / key))
         engine = _Pictures(self.world, {item.sample_id: item for item in items})
         evaluation, traits = store.table(key, "evaluation"), store.table(key, "traits")
-        run_pass(self.world.model, manifest, lambda samples: engine.batches(key, samples),
+        run_pass(self.world.model, manifest, partial(engine.map_batches, key),
                  PassTables(None, evaluation), code=CODE, what=key)  # fmt: skip
-        update_traits(manifest, None, lambda samples: engine.batches(key, samples), catalogue(self.world.config),
+        update_traits(manifest, None, partial(engine.map_batches, key), catalogue(self.world.config),
                       traits, input_size=self.world.input_size, code=CODE, what=key)  # fmt: skip
         return evaluation.read(), traits.read()
 

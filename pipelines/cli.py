@@ -6,9 +6,11 @@ Exit codes: 0 done; 1 a failed stage or check, or a gap above the alert threshol
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -258,6 +260,18 @@ def _load(path: Path, store: str | None) -> tuple[GapConfig, SampleStore, Path]:
     return settings, tables, path
 
 
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Packages and definitions stay till the end: looking for garbage among them is a quarter of the time to load."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@_loading()
 def _open(
     path: Path, store: str | None, target: list[str] | None, **options: Any
 ) -> tuple[Rerun, GapConfig, SampleStore]:

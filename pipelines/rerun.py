@@ -1,7 +1,8 @@
 """Rerun what changed: a loop over the graph's levels, since staleness reaches one hop at a time.
 
-Belongs here: observing sources, choosing what is ready, running it, minding failures and blocking checks.
-Does not: how staleness is resolved (`staleness.py`), what is printed (`cli.py`).
+Belongs here: choosing what is ready, running it, minding failures and blocking checks.
+Does not: how folders are looked at (`observation.py`) and staleness is resolved (`staleness.py`), what is printed
+(`cli.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.observation import observe
 from pipelines.staleness import Status, resolve
 
 ERROR = dg.AssetCheckSeverity.ERROR
@@ -71,8 +73,16 @@ class Outcome:
         return text
 
 
+@dataclass(frozen=True)
+class _Instance:
+    """What the instance says between two runs: states of assets, and the latest record of every blocking check."""
+
+    statuses: dict[dg.AssetKey, Status]
+    checks: Mapping[dg.AssetCheckKey, Any]
+
+
 class Rerun:
-    """One pass of the loop over some assets (all of them without `keys`)."""
+    """One pass of the loop over some assets (all of them without `targets`)."""
 
     def __init__(
         self,
@@ -94,16 +104,23 @@ class Rerun:
         scope = [key for key in self.graph.get_all_asset_keys() if groups is None or key.path[0] in groups]
         self.sources = sorted(key for key in scope if self.graph.get(key).is_observable)
         self.keys = sorted(key for key in scope if self.graph.get(key).is_materializable)
+        made = set(self.keys)
+        self.checks = [
+            check for check in self.graph.asset_check_keys
+            if check.asset_key in made and self.graph.get_check_spec(check).blocking
+        ]  # fmt: skip
+        self._seen: _Instance | None = None
 
     def observe(self) -> None:
         """Look at the folders: a source that was never observed leaves its children fresh."""
         if self.sources:
             self.listener("observe", self.sources)
-            self._execute(self.sources, raise_on_error=True)
+            if observe(self.instance, self.defs, self.sources):
+                self._seen = None
 
     def statuses(self) -> dict[dg.AssetKey, Status]:
         """State of every asset in scope; one whose blocking check was planned and never ran is stale."""
-        found = resolve(self.instance, self.graph, self.keys)
+        found = dict(self._look().statuses)
         for check in self._pending():
             status = found[check.asset_key]
             if status.state != "missing":
@@ -111,14 +128,21 @@ class Rerun:
                 found[check.asset_key] = Status(check.asset_key, "stale", reasons)
         return found
 
+    def _look(self) -> _Instance:
+        """The instance as the last run of this loop left it: it is asked once between two runs."""
+        if self._seen is None:
+            records = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(self.checks)
+            checks = {check: records[check] for check in self.checks if check in records}
+            self._seen = _Instance(resolve(self.instance, self.graph, self.keys), checks)
+        return self._seen
+
     def run(self, *, everything: bool = False) -> Outcome:
         """Observe, then run level by level what is stale (or everything); a failure stops only what depends on it."""
         self.observe()
         outcome = Outcome()
         while ready := self._ready(outcome, everything=everything):
             self.listener("run", ready)
-            result = self._execute(ready, raise_on_error=False)
-            self._note(result, ready, outcome)
+            self._note(self._execute(ready), ready, outcome)
         return outcome
 
     def run_job(self, name: str) -> None:
@@ -147,13 +171,11 @@ class Rerun:
         An asset that is due blocks nothing yet: its checks run anew with it.
         """
         stopped = set()
-        for check in self.graph.asset_check_keys:
-            spec = self.graph.get_check_spec(check)
-            if not spec.blocking or check.asset_key not in self.keys or check.asset_key in due:
+        for check, record in self._look().checks.items():
+            found = record.evaluation
+            if check.asset_key in due or not isinstance(found, dg.AssetCheckEvaluation):
                 continue
-            record = self._record(check)
-            found = record.evaluation if record is not None else None
-            if isinstance(found, dg.AssetCheckEvaluation) and not found.passed and found.severity == ERROR:
+            if not found.passed and found.severity == ERROR:
                 stopped.add(check.asset_key)
                 outcome.failed_checks[_check_name(check)] = found.description or "failed"
         return stopped
@@ -172,17 +194,11 @@ class Rerun:
     def _pending(self) -> list[dg.AssetCheckKey]:
         """Blocking checks whose run is over and did not come to them: a step beside them failed, or it was killed."""
         found = []
-        for check in self.graph.asset_check_keys:
-            if check.asset_key in self.keys and self.graph.get_check_spec(check).blocking:
-                record = self._record(check)
-                if record is not None and not isinstance(record.evaluation, dg.AssetCheckEvaluation):
-                    run = self.instance.get_run_by_id(record.run_id)
-                    found += [check] if run is None or run.is_finished else []
+        for check, record in self._look().checks.items():
+            if not isinstance(record.evaluation, dg.AssetCheckEvaluation):
+                run = self.instance.get_run_by_id(record.run_id)
+                found += [check] if run is None or run.is_finished else []
         return found
-
-    def _record(self, check: dg.AssetCheckKey) -> Any:
-        records = self.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
-        return records[0] if records else None
 
     def below(self, keys: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
         """All that depends on some assets, at any distance."""
@@ -198,11 +214,11 @@ class Rerun:
     def _above(self, key: dg.AssetKey) -> set[dg.AssetKey]:
         return set(self.graph.get_ancestor_asset_keys(key)) - {key}
 
-    def _execute(self, keys: Sequence[dg.AssetKey], *, raise_on_error: bool) -> dg.ExecuteInProcessResult:
+    def _execute(self, keys: Sequence[dg.AssetKey]) -> dg.ExecuteInProcessResult:
+        self._seen = None
         return self.job.execute_in_process(
-            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=self.tags,
-            raise_on_error=raise_on_error,
-        )  # fmt: skip
+            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=self.tags, raise_on_error=False
+        )
 
     def _note(self, result: dg.ExecuteInProcessResult, ready: Sequence[dg.AssetKey], outcome: Outcome) -> None:
         made = {}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContext
+from dagster._core.storage.event_log.base import AssetRecord
 
 State = Literal["fresh", "stale", "missing"]
 
@@ -43,7 +44,9 @@ class _Loading(LoadingContext):
 
 def resolve(instance: dg.DagsterInstance, graph: Any, keys: Iterable[dg.AssetKey]) -> dict[dg.AssetKey, Status]:
     """States of some assets as of now; nothing is cached between calls, since every run moves them."""
-    resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    context = _Loading(instance)
+    AssetRecord.blocking_get_many(context, graph.materializable_asset_keys)  # one query, where each would be its own
+    resolver = CachingStaleStatusResolver(instance, graph, context)
     return {key: _status(resolver, key) for key in keys}
 
 

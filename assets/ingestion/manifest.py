@@ -7,9 +7,9 @@ Does not: layouts on disk (readers), judging the whole (`quality.py`).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from resources.progress import track
 from resources.sample_store import Change, SampleTable
 
 DECODE_CHUNK = 64
+STAT_CHUNK = 512
+UNREADABLE = "unreadable: "
 DECODING = ("resources.datasets.base", "resources.datasets.label_map")
 
 FILES_SCHEMA: dict[str, Any] = {
@@ -68,32 +70,28 @@ CONTENT_OF_FILES = ["sample_id", "image_hash", "mask_hash"]
 FACTS = ["height", "width", "class_pixels", "labelled", "quarantined", "reason"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """One file as the disk has it: hashes are trusted while size and time of change stay."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    digest: str
+KINDS = ("image", "mask")
+STATE = {kind: [kind, f"{kind}_size", f"{kind}_mtime_ns"] for kind in KINDS}
+"""Columns that name a file as the disk has it: its hash is trusted while they stay."""
+HASHES = ["image_hash", "mask_hash"]
+NO_FILE = -1
+"""Size and time of a file that can't be read; of one that does not exist for a sample they are 0."""
 
 
 def scan_files(reader: Reader, table: SampleTable, *, verify: bool = False) -> tuple[list[SampleFile], Change]:
     """List a data set and bring the table of its files' hashes up to date.
 
-    A file is hashed when its size or time of change moved (or always, with `verify`).
+    A file is hashed when its size or time of change moved (or always, with `verify`). One that can't be read keeps its
+    place with the error as its hash, and is quarantined later.
     """
     samples = reader.scan()
-    known = {} if verify or not table.exists else {row["sample_id"]: row for row in table.read().iter_rows(named=True)}
-    with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(lambda sample: _file_row(sample, known.get(sample.sample_id)), samples))
-    frame = pl.DataFrame(rows, schema=FILES_SCHEMA)
-    wanted = frame.select("sample_id", "fingerprint")
+    known = table.read() if table.exists and not verify else pl.DataFrame(schema=FILES_SCHEMA)
+    frame = _file_rows(samples, known)
 
     def compute(ids: list[str]) -> Iterator[pl.DataFrame]:
         yield frame.filter(pl.col("sample_id").is_in(ids))
 
-    return samples, table.update(wanted, compute)
+    return samples, table.update(frame.select("sample_id", "fingerprint"), compute)
 
 
 def content_version(files: pl.DataFrame, metadata: Path | None) -> str:
@@ -151,28 +149,67 @@ def divide_by_group(samples: Sequence[SampleFile], holdout_share: float, name: s
     return {sample.sample_id for sample in samples if sample.group in held}
 
 
-def _file_row(sample: SampleFile, known: dict[str, Any] | None) -> dict[str, Any]:
-    image = _file_state(sample.image, known, "image")
-    mask = _file_state(sample.mask, known, "mask") if sample.mask is not None else FileState("", 0, 0, "")
-    return {
-        "sample_id": sample.sample_id,
-        "fingerprint": fingerprint(image.path, image.size, image.mtime_ns, mask.path, mask.size, mask.mtime_ns,
-                                   image.digest, mask.digest),
-        "image": image.path, "image_size": image.size, "image_mtime_ns": image.mtime_ns, "image_hash": image.digest,
-        "mask": mask.path, "mask_size": mask.size, "mask_mtime_ns": mask.mtime_ns, "mask_hash": mask.digest,
-    }  # fmt: skip
+def _file_rows(samples: list[SampleFile], known: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the files table; hash and fingerprint of a row that is as it was are those of the known one."""
+    schema: dict[str, Any] = {name: FILES_SCHEMA[name] for name in ["sample_id", *STATE["image"], *STATE["mask"]]}
+    columns = {
+        "sample_id": [sample.sample_id for sample in samples],
+        **_states("image", [str(sample.image) for sample in samples]),
+        **_states("mask", [str(sample.mask) if sample.mask is not None else "" for sample in samples]),
+    }
+    found = pl.DataFrame(columns, schema=schema)
+    for kind in KINDS:
+        found = _with_hashes(found, known, kind)
+    rows = found.join(known, on=found.columns, how="left").select(list(FILES_SCHEMA))
+    moved = rows.filter(pl.col("fingerprint").is_null())
+    prints = [fingerprint(*row) for row in moved.select(*STATE["image"], *STATE["mask"], *HASHES).iter_rows()]
+    moved = moved.with_columns(fingerprint=pl.Series(prints, dtype=pl.String))
+    return pl.concat([rows.filter(pl.col("fingerprint").is_not_null()), moved]).sort("sample_id")
 
 
-def _file_state(path: Path, known: dict[str, Any] | None, kind: str) -> FileState:
-    """A file's state; one that can't be read keeps its place with the error as its hash, and is quarantined later."""
+def _states(kind: str, paths: list[str]) -> dict[str, list[Any]]:
+    """The columns of `STATE`; looked up in parallel, since folders may lie behind a network."""
+    slices = [paths[start : start + STAT_CHUNK] for start in range(0, len(paths), STAT_CHUNK)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [state for states in pool.map(_stat_all, slices) for state in states]
+    return dict(zip(STATE[kind], (paths, [size for size, _ in found], [time for _, time in found]), strict=True))
+
+
+def _stat_all(paths: list[str]) -> list[tuple[int, int]]:
+    return [_stat(path) if path else (0, 0) for path in paths]
+
+
+def _stat(path: str) -> tuple[int, int]:
     try:
-        stat = path.stat()
-        seen = known is not None and known[kind] == str(path) and (
-            known[f"{kind}_size"], known[f"{kind}_mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)  # fmt: skip
-        digest = known[f"{kind}_hash"] if known is not None and seen else file_digest(path)
+        status = os.stat(path)  # noqa: PTH116  a Path of each of a million files takes longer than asking the disk
+    except OSError:
+        return NO_FILE, NO_FILE
+    return status.st_size, status.st_mtime_ns
+
+
+def _with_hashes(found: pl.DataFrame, known: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Add a kind's hashes: known ones where the state is the same, else from the files; sorted by id."""
+    name, keys = f"{kind}_hash", ["sample_id", *STATE[kind]]
+    trusted = known.filter(pl.col(f"{kind}_size") != NO_FILE).select(*keys, name)
+    hashed = found.join(trusted, on=keys, how="left").with_columns(
+        pl.when(pl.col(kind) == "").then(pl.lit("")).otherwise(pl.col(name)).alias(name)
+    )
+    todo = hashed.filter(pl.col(name).is_null())
+    if todo.is_empty():
+        return hashed.sort("sample_id")
+    with ThreadPoolExecutor(4) as pool:
+        digests = pl.Series(list(pool.map(_digest, todo[kind])), dtype=pl.String)
+    failed = digests.str.starts_with(UNREADABLE)
+    states = [pl.when(failed).then(NO_FILE).otherwise(pl.col(column)).alias(column) for column in STATE[kind][1:]]
+    todo = todo.with_columns(*states, digests.alias(name))
+    return pl.concat([hashed.filter(pl.col(name).is_not_null()), todo]).sort("sample_id")
+
+
+def _digest(path: str) -> str:
+    try:
+        return file_digest(Path(path))
     except OSError as error:
-        return FileState(str(path), -1, -1, f"unreadable: {error.strerror}")
-    return FileState(str(path), stat.st_size, stat.st_mtime_ns, digest)
+        return f"{UNREADABLE}{error.strerror}"
 
 
 def _describe(

@@ -19,6 +19,23 @@ def _load_world():
 
 
 gap_world = _load_world()
+_watching: list[list[str]] = []
+
+
+def _note_opened(event: str, arguments: tuple) -> None:
+    if _watching and event == "open" and str(arguments[0]).endswith(".png"):
+        _watching[-1].append(str(arguments[0]))
+
+
+sys.addaudithook(_note_opened)  # it can't be taken off again, so it stays idle while nobody watches
+
+
+@pytest.fixture
+def opened_pictures():
+    """Paths of the pictures and masks that Python opens in this process during a test, to hash or to decode them."""
+    _watching.append([])
+    yield _watching[-1]
+    _watching.pop()
 
 
 @pytest.fixture(scope="session")

@@ -173,11 +173,12 @@ def test_a_run_with_an_exported_network(world, worlds, tmp_path):
     assert experiments["exposure"]["verdict"] != "skipped"
 
 
-def test_second_run_computes_nothing(world):
+def test_second_run_computes_nothing_and_opens_no_picture(world, opened_pictures):
     before = versions(world)
     outcome = world.run()
     assert outcome.ran == [] and not outcome.failed
     assert versions(world) == before
+    assert opened_pictures == []
 
 
 def test_touched_picture_changes_nothing(world):

@@ -54,7 +54,7 @@ def mmd_all(
     kernels: list[Kernel] = [rbf_kernel(median_distance(x, y) or 1), polynomial_kernel(x.shape[1]), distance_kernel]
     sums = unit_kernel_sums(np.concatenate([x, y]), pooled_units(x_units, y_units), kernels)
     second = [unit.startswith("1/") for unit in sums[0].units]
-    return tuple(mmd_tests(sums, second, permutations, draws))
+    return tuple(mmd_tests(sums, second, permutations, generator))
 
 
 def test_mmd_tests_have_the_statistics_of_the_plain_distances():

@@ -287,7 +287,7 @@ def _judge(
     rows = {name: store.table(key, "experiments", name, id_column="row_id").read() for name in tried}
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
     k = config.statistics.neighbours
-    reference = reference_latents(*latents, k, index_folder(store))
+    reference = reference_latents(*latents, k, index_folder(store), config.index)
     reweighted = [name for name in tried if by_id[name].direction == "reweight"]
     scores = store.table(key, "gap_scores").read()
     diagnosis = store.read_json("diagnosis", f"{key}.json")

@@ -35,8 +35,8 @@ TRAIN_PER_LIST = 64
 BLOCK_ROWS = 65_536
 """Rows that are normalised and added, or searched for the true neighbours, at a time."""
 GIGABYTE = 2**30
-LEAST_GAIN = 0.005
-"""Twice the probes must find this share more of the true neighbours to go on, where codes and not lists lose them."""
+LEAST_GAIN = 0.01
+"""Twice the probes must find this share more of the true neighbours: else codes lose them, and not lists."""
 
 COLUMNS = {"key": pl.Int64, "sample_id": pl.String, "fingerprint": pl.String}
 
@@ -167,17 +167,19 @@ class VectorIndex:
         asked = asked[:: max(1, math.ceil(len(asked) / QUERIES))]
         names = np.asarray(ids)
         true = [set(names[row]) for row in _true_neighbours(normalised(asked), vectors, min(k, len(ids)))]
-        before, probes = 0.0, max(self.card.nprobe, 1)
+        probes, least = max(self.card.nprobe, 1), 0.0
         while True:
-            self.card = replace(self.card, nprobe=min(probes, self.index.nlist), queries=len(asked))
+            before = self.card
+            self.card = replace(before, nprobe=min(probes, self.index.nlist), queries=len(asked))
             found = self.search(asked, k)[1]
-            recall = float(
-                np.mean([len(own.intersection(row)) / len(own) for own, row in zip(true, found, strict=True)])
-            )
-            if recall >= goal or probes >= self.index.nlist or recall < before + LEAST_GAIN:
-                self.card = replace(self.card, recall=recall)
+            recall = float(np.mean([len(own & set(row)) / len(own) for own, row in zip(true, found, strict=True)]))
+            if recall < min(goal, least):
+                self.card = before
+                return before.recall
+            self.card = replace(self.card, recall=recall)
+            if recall >= goal or probes >= self.index.nlist:
                 return recall
-            before, probes = recall, 2 * probes
+            probes, least = 2 * probes, recall + LEAST_GAIN
 
     def search(self, vectors: NDArray[Any], k: int) -> tuple[NDArray[np.float64], list[list[str]]]:
         """Distances (n, k), nearest first, and the neighbours' ids. k is cut to the index's size."""

@@ -407,6 +407,7 @@ _OPTIONAL = """
 #   smallest_effect: 0.05        # share of the gap worth acting on
 #   alpha: 0.05
 # statistics: {permutations: 500, bootstrap: 1000, noise_floor_draws: 50, neighbours: 5, seed: 0}
+# index: {exact_up_to: 100000, compress_above: 5000000, recall: 0.95, memory_gb: 8}
 # quality: {max_quarantined: 0.05}
 # compute: {engine: local, device: auto, batch_size: 8, workers: 2}
 # schedule: {cron: "0 2 * * *", timezone: UTC, enabled: false}

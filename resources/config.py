@@ -314,6 +314,18 @@ class StatisticsConfig(Section):
     seed: int = 0
 
 
+class IndexConfig(Section):
+    """How nearest reference latents are searched: exactly up to a size, in inverted lists above it, then by codes.
+
+    `recall`: share of the true neighbours that an approximate index must find. Lists beyond `memory_gb` stay on disk.
+    """
+
+    exact_up_to: int = Field(default=100_000, ge=1_000)
+    compress_above: int = Field(default=5_000_000, ge=20_000)
+    recall: float = Field(default=0.95, gt=0, le=1)
+    memory_gb: float = Field(default=8, gt=0)
+
+
 class QualityConfig(Section):
     """When data quality stops a run."""
 
@@ -395,6 +407,7 @@ class GapConfig(Section):
     adaptation: AdaptationConfig = AdaptationConfig()
     model_parts: ModelPartsConfig = ModelPartsConfig()
     statistics: StatisticsConfig = StatisticsConfig()
+    index: IndexConfig = IndexConfig()
     quality: QualityConfig = QualityConfig()
     compute: ComputeConfig = ComputeConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -72,7 +72,7 @@ def _shifts(config: GapConfig, store: SampleStore, key: str, sides: Sides) -> pl
     holdout = joined_traits(
         store.table("source", "traits").read(),
         sides.source_manifest,
-        holdout_scores(store, config.statistics),
+        holdout_scores(store, config.statistics, config.index),
         "holdout",
     )
     target = joined_traits(

@@ -283,7 +283,7 @@ def _judge(
     latents = store.table("source", "embeddings").read(), campaign.sides.source_manifest
     k = config.statistics.neighbours
     with store.working_copy(*INDEX) as folder:
-        reference = reference_latents(*latents, k, folder)
+        reference = reference_latents(*latents, k, folder, config.index)
     reweighted = [name for name in tried if by_id[name].direction == "reweight"]
     scores = store.table(key, "gap_scores").read()
     diagnosis = store.read_json("diagnosis", f"{key}.json")

@@ -146,7 +146,7 @@ def _evidence(
         for name, loss in rows.select("sample_id", "loss").iter_rows()
     }
     scored = {
-        "holdout": holdout_scores(store, config.statistics),
+        "holdout": holdout_scores(store, config.statistics, config.index),
         "target": store.table(key, "gap_scores").read(["gap_score"]),
     }
     scores = {(part, name): score for part, rows in scored.items() for name, score in rows.iter_rows()}

@@ -12,7 +12,7 @@ from assets.report.next_document import NextSamples, RecipeForm
 from assets.report.parts_document import ModelPartsRow
 from assets.report.schema import Interval, Number, Part
 
-SCHEMA_VERSION = "1.8"
+SCHEMA_VERSION = "1.9"
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "skipped"]
 Direction = Literal["normalise", "imitate", "reweight", "model"]
@@ -112,6 +112,17 @@ class MeasurementRow(Part):
     ci95: Interval = None
     p_value: Number = None
     noise_floor: Number = None
+
+
+class IndexRow(Part):
+    """The index that nearest reference samples were searched in; recall: the share of true neighbours that it finds."""
+
+    kind: Literal["exact", "ivf", "ivf_pq"]
+    rows: int
+    recall: Number = None
+    queries: int = 0
+    """Samples that recall was measured on; 0 for exact search."""
+    probes: int = 0
 
 
 class RegionGap(Part):
@@ -484,6 +495,7 @@ class ReportDocument(Part):
     model: ModelSummary
     performance_gap: PerformanceGap
     latent_gap: dict[str, MeasurementRow]
+    index: IndexRow | None = None
     latent_gap_regions: list[RegionGap] = []
     latent_gap_stages: list[StageGap] = []
     class_shares: ClassShareGap | None = None

@@ -9,15 +9,24 @@ from assets import door
 from assets.inference.forward import usable
 from assets.scoring.neighbours import SCORES_SCHEMA, latents_of, reference_latents, update_scores
 from assets.scoring.next_samples import next_list, next_samples
-from assets.scoring.sets import INDEX, score_class_shares, score_regions, score_sets, score_stages
+from assets.scoring.sets import (
+    INDEX,
+    block_device,
+    index_summary,
+    score_class_shares,
+    score_regions,
+    score_sets,
+    score_stages,
+)
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
 
 ROW_CODE = ("assets.scoring.neighbours", "resources.vector_index")
 SET_CODE = ("assets.scoring.class_shares", "assets.scoring.latent_gap", "assets.scoring.sets",
-            "assets.statistics.distances", "assets.statistics.effect_sizes", "assets.statistics.neighbourhoods",
-            "assets.statistics.resampling", "assets.statistics.two_sample")  # fmt: skip
+            "assets.statistics.distances", "assets.statistics.effect_sizes", "assets.statistics.kernel_sums",
+            "assets.statistics.neighbourhoods", "assets.statistics.resampling",
+            "assets.statistics.two_sample")  # fmt: skip
 NEXT_CODE = ("assets.scoring.next_samples", "resources.csv_text")
 READ: dict[str, list[str] | None] = {
     "embeddings": None, "manifest": None, "evaluation": ["labelled", "pixels", "class_pixels", "predicted_pixels"],
@@ -38,7 +47,8 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
         description="FAISS kNN score, conformal p-value and nearest reference samples of every target sample; "
         "data-set distances with noise floor, p-value and interval, of whole pictures, class regions and encoder "
         "stages; divergence of class shares.",
-        code_version=fingerprint(row_code, code_version(*SET_CODE), settings.model_dump(), config.class_names),
+        code_version=fingerprint(row_code, code_version(*SET_CODE), settings.model_dump(),
+                                 config.index.model_dump(), config.class_names),
         kinds=["faiss", "deltalake"], columns=SCORES_SCHEMA,
         deps=[[side, name] for side in (key, "source") for name in READ],
     )  # fmt: skip
@@ -50,12 +60,13 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
         )
         source = embeddings["source"], manifest["source"]
         with store.working_copy(*INDEX) as folder:
-            reference = reference_latents(*source, settings.neighbours, folder)
+            reference = reference_latents(*source, settings.neighbours, folder, config.index)
         rows, table = latents_of(embeddings[key], manifest[key], "target"), store.table(key, "gap_scores")
         change = update_scores(rows, reference, settings.neighbours, table, code=row_code)
         scores = table.read()
         measured: dict[str, Any] = {
-            "whole": score_sets(*source, rows, reference, scores, settings),
+            "index": index_summary(reference),
+            "whole": score_sets(*source, rows, reference, scores, settings, device=block_device(config.compute)),
             "regions": score_regions(*source, rows, config.class_names, settings),
             "stages": score_stages(*source, rows, settings),
             "class_shares": score_class_shares(
@@ -65,6 +76,7 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
         text = store.write_json(measured, "scores", f"{key}.json")
         version = fingerprint(table.version(), text)
         figures = {name: found["value"] for name, found in measured["whole"].items()}
+        figures["index_recall"] = measured["index"]["recall"]
         figures["jensen_shannon"] = measured["class_shares"]["jensen_shannon"]["value"]
         shown = scores.sort("gap_score", descending=True).select("sample_id", "gap_score", "conformal_p").head(10)
         return door.result([key, "gap_scores"], version=version, change=change, figures=figures, sample=shown)

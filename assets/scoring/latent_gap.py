@@ -15,17 +15,25 @@ from numpy.typing import ArrayLike, NDArray
 from assets.statistics.distances import (
     Kernel,
     distance_kernel,
-    energy_distance,
+    energy_of,
     frechet_distance,
-    kernel_distance,
     median_distance,
-    mmd_rbf,
+    mmd_of,
+    pairs_of,
     polynomial_kernel,
     rbf_kernel,
     sliced_wasserstein,
     unit_directions,
 )
-from assets.statistics.neighbourhoods import auroc, knn_two_sample, kth_distances, prdc, weighted_auroc
+from assets.statistics.kernel_sums import UnitKernelSums, unit_kernel_sums
+from assets.statistics.neighbourhoods import (
+    auroc,
+    knn_two_sample,
+    kth_distances,
+    prdc_of,
+    same_set_share,
+    weighted_auroc,
+)
 from assets.statistics.resampling import (
     Indices,
     Names,
@@ -37,7 +45,7 @@ from assets.statistics.resampling import (
     permute_units,
     pooled_units,
 )
-from assets.statistics.two_sample import c2st, mmd_test, weighted_mmd
+from assets.statistics.two_sample import c2st, mmd_tests
 
 Floats = NDArray[np.float64]
 
@@ -51,8 +59,12 @@ FALLS_WITH_GAP = frozenset({"precision", "recall", "density", "coverage"})
 SMALLEST_SET = 8
 SMALLEST_DRAW = 4
 SMALLEST_FRECHET_DRAW = 20
-LARGEST_SET = 2_000
+LARGEST_SET = 10_000
 """Larger sets are thinned to this many samples by whole units; only the kNN scores use all."""
+LARGEST_UNITS = 2_500
+"""And to this many units, because the sums of kernel values between units are held in memory."""
+LARGEST_BASIS = 2_000
+"""Reference samples that principal components are fitted on."""
 LARGEST_DRAW = 500
 DIRECTIONS = 128
 TIE = 1e-12
@@ -91,6 +103,7 @@ class _Settings:
     k: int
     sigma: float
     directions: Floats
+    device: str
     basis: Floats
     """(d, c) principal components for the Fréchet distance; c = 0 where there are too few samples for it."""
 
@@ -118,6 +131,8 @@ def latent_gap(
     seed: int,
     target_scores: ArrayLike | None = None,
     holdout_scores: ArrayLike | None = None,
+    largest: int = LARGEST_SET,
+    device: str = "cpu",
 ) -> dict[str, Measurement]:
     """Every statistic of `STATISTICS`, of the target against the holdout, on L2-normalised latents.
 
@@ -149,6 +164,8 @@ def latent_gap(
         seed: of all randomness.
         target_scores: (m,) distances to the k-th nearest reference latent, where an index has them already.
         holdout_scores: (n,) the same of the holdout.
+        largest: samples that a set is thinned to, by whole units, for all but the kNN scores.
+        device: torch device that kernel sums and neighbours are computed on.
 
     Returns:
         One measurement per name. All are unknown (NaN, no interval) where a side has fewer than 8 samples or 2 units,
@@ -168,23 +185,22 @@ def latent_gap(
     )
     if any(len(side.units) < SMALLEST_SET or len(set(side.units)) < 2 for side in sides):  # noqa: PLR2004
         return unknown
-    own, other = (side.take(by_units(side.units, rng)[:LARGEST_SET]) for side in sides)
+    own, other = (side.take(_thinned(side.units, largest, rng)) for side in sides)
     draws = equal_draws(own.units, other.units, floor_draws, rng, LARGEST_DRAW)
     size = len(draws[0].target)
     if size < SMALLEST_DRAW:
         return unknown
-    settings = _settings(known, own, other, size, k, rng)
+    settings = _settings(known, own, other, size, k, rng, device)
     values = [_compare(own.take(draw.holdout), other.take(draw.target), settings, rng) for draw in draws]
     floors = [_compare(own.take(draw.holdout), own.take(draw.other_holdout), settings, rng) for draw in draws]
     measured = {name: _from_draws(name, values, floors) for name in STATISTICS}
-    for name, (value, interval) in {
-        "knn_auroc": _auroc_and_interval(*sides, bootstrap, rng),
-        "kid": _mmd_and_interval(own, other, _kid_kernel, bootstrap, rng),
-        "mmd": _mmd_and_interval(own, other, rbf_kernel(settings.sigma), bootstrap, rng),
-    }.items():
+    sums = _kernel_sums(own, other, settings)
+    found = {"knn_auroc": _auroc_and_interval(*sides, bootstrap, rng)}
+    found |= _mmds_and_intervals(sums, own.units, other.units, bootstrap, rng)
+    for name, (value, interval) in found.items():
         measured[name] = replace(measured[name], value=value, ci95=interval)
     p_values = {"knn_auroc": _auroc_p_value(*_evened(*sides), permutations, rng)}
-    p_values |= _vector_p_values(*_evened(own, other), settings, permutations, rng)
+    p_values |= _vector_p_values(own, other, sums, settings, permutations, rng)
     return {name: replace(found, p_value=p_values.get(name)) for name, found in measured.items()}
 
 
@@ -209,16 +225,24 @@ def _latents(reference: Floats, vectors: ArrayLike, units: Names, scores: ArrayL
     return _Latents(rows, names, distances)
 
 
+def _thinned(units: NDArray[np.str_], largest: int, rng: np.random.Generator) -> Indices:
+    """At most `largest` samples of at most `LARGEST_UNITS` units, unit after unit in random order."""
+    order = by_units(units, rng)[:largest]
+    begins = np.concatenate([[True], units[order][1:] != units[order][:-1]])
+    return order[np.cumsum(begins) <= LARGEST_UNITS]
+
+
 def _settings(
-    reference: Floats, own: _Latents, other: _Latents, size: int, k: int, rng: np.random.Generator
+    reference: Floats, own: _Latents, other: _Latents, size: int, k: int, rng: np.random.Generator, device: str
 ) -> _Settings:
-    thinned = reference[:: math.ceil(len(reference) / LARGEST_SET)]
+    thinned = reference[:: math.ceil(len(reference) / LARGEST_BASIS)]
     components = size // 10 if size >= SMALLEST_FRECHET_DRAW else 0
     axes = np.linalg.svd(thinned - thinned.mean(axis=0), full_matrices=False)[2]
     return _Settings(
         k=min(k, size - 1),
         sigma=median_distance(own.vectors, other.vectors) or 1.0,  # all vectors equal: any width gives 0
         directions=unit_directions(reference.shape[1], DIRECTIONS, rng),
+        device=device,
         basis=axes[: min(components, len(thinned) - 1)].T,
     )
 
@@ -226,14 +250,16 @@ def _settings(
 def _compare(first: _Latents, second: _Latents, settings: _Settings, rng: np.random.Generator) -> dict[str, float]:
     """Every statistic of the second set against the first, for two sets of equal size."""
     a, b = first.vectors, second.vectors
-    manifold = prdc(a, b, settings.k)
+    pairs = pairs_of(a, b)
+    manifold = prdc_of(pairs.distances, pairs.first, settings.k)
     classifier = c2st(a, first.units, b, second.units, 0, rng)
+    kid, mmd, _ = (kernel(pairs.products, pairs.squares) for kernel in _kernels(settings.sigma))
     return {
         "knn_auroc": auroc(second.scores, first.scores),
         "frechet": _frechet(a @ settings.basis, b @ settings.basis),
-        "kid": kernel_distance(_cosine_scaled(a), _cosine_scaled(b)),
-        "mmd": mmd_rbf(a, b, settings.sigma),
-        "energy": energy_distance(a, b),
+        "kid": mmd_of(kid, pairs.first),
+        "mmd": mmd_of(mmd, pairs.first),
+        "energy": energy_of(pairs.distances, pairs.first),
         "sliced_wasserstein": sliced_wasserstein(a, b, settings.directions),
         "precision": manifold.precision,
         "recall": manifold.recall,
@@ -241,7 +267,7 @@ def _compare(first: _Latents, second: _Latents, settings: _Settings, rng: np.ran
         "coverage": manifold.coverage,
         "c2st_auc": classifier.auc,
         "proxy_a_distance": classifier.pad,
-        "knn_two_sample": knn_two_sample(a, first.units, b, second.units, settings.k, 0, rng).statistic,
+        "knn_two_sample": same_set_share(pairs.distances, pairs.first, settings.k),
     }
 
 
@@ -251,14 +277,15 @@ def _frechet(a: Floats, b: Floats) -> float:
     return frechet_distance(a.mean(axis=0), np.cov(a, rowvar=False), b.mean(axis=0), np.cov(b, rowvar=False))
 
 
-def _cosine_scaled(vectors: Floats) -> Floats:
-    """Unit vectors times √d: KID's x·y/d is then their cosine."""
-    scaled: Floats = vectors * math.sqrt(vectors.shape[1])
-    return scaled
+def _kernels(sigma: float) -> tuple[Kernel, Kernel, Kernel]:
+    """Of KID, MMD and energy, for unit vectors; KID's x·y/d is the cosine of vectors scaled by √d."""
+    return polynomial_kernel(1), rbf_kernel(sigma), distance_kernel
 
 
-def _kid_kernel(x: Floats, y: Floats) -> Floats:
-    return polynomial_kernel(_cosine_scaled(x), _cosine_scaled(y))
+def _kernel_sums(own: _Latents, other: _Latents, settings: _Settings) -> list[UnitKernelSums]:
+    vectors = np.concatenate([own.vectors, other.vectors])
+    units = pooled_units(own.units, other.units)
+    return unit_kernel_sums(vectors, units, _kernels(settings.sigma), settings.device)
 
 
 def _from_draws(name: str, values: list[dict[str, float]], floors: list[dict[str, float]]) -> Measurement:
@@ -297,34 +324,44 @@ def _auroc_p_value(own: _Latents, other: _Latents, permutations: int, rng: np.ra
     return (1 + above) / (permutations + 1)
 
 
-def _mmd_and_interval(
-    own: _Latents, other: _Latents, kernel: Kernel, bootstrap: int, rng: np.random.Generator
-) -> tuple[float, tuple[float, float]]:
+def _mmds_and_intervals(
+    sums: list[UnitKernelSums], own: Names, other: Names, bootstrap: int, rng: np.random.Generator
+) -> dict[str, tuple[float, tuple[float, float]]]:
     """MMD² on all samples (row 0 of the weights) and a bootstrap interval of units that is centred on it."""
-    own_weights = np.concatenate([np.ones((1, len(own.units))), bootstrap_weights(own.units, bootstrap, rng)])
-    other_weights = np.concatenate([np.ones((1, len(other.units))), bootstrap_weights(other.units, bootstrap, rng)])
-    vectors = np.concatenate([own.vectors, other.vectors])
-    values = weighted_mmd(
-        vectors,
-        np.concatenate([own_weights, np.zeros_like(other_weights)], axis=1),
-        np.concatenate([np.zeros_like(own_weights), other_weights], axis=1),
-        kernel,
+    first, second = (
+        np.concatenate([np.ones((1, len(distinct))), bootstrap_weights(distinct, bootstrap, rng)])
+        for distinct in (np.unique(own), np.unique(other))
     )
-    value, draws = float(values[0]), values[1:]
-    return value, percentile_interval(draws - np.nanmean(draws) + value)
+    found = {}
+    for name, kernel in zip(("kid", "mmd"), sums, strict=False):
+        # units are sorted, and pooling tags the first set's to come first
+        values = kernel.mmd(np.hstack([first, np.zeros_like(second)]), np.hstack([np.zeros_like(first), second]))
+        value, draws = float(values[0]), values[1:]
+        found[name] = value, percentile_interval(draws - np.nanmean(draws) + value)
+    return found
 
 
 def _vector_p_values(
-    own: _Latents, other: _Latents, settings: _Settings, permutations: int, rng: np.random.Generator
+    own: _Latents,
+    other: _Latents,
+    sums: list[UnitKernelSums],
+    settings: _Settings,
+    permutations: int,
+    rng: np.random.Generator,
 ) -> dict[str, float]:
-    sets = own.vectors, own.units, other.vectors, other.units
+    even, even_other = _evened(own, other)
+    if len(even.units) + len(even_other.units) < len(own.units) + len(other.units):
+        sums = _kernel_sums(even, even_other, settings)
+    second = np.arange(len(sums[0].units)) >= len(np.unique(even.units))
+    kid, mmd, energy = mmd_tests(sums, second, permutations, rng)
+    sets = even.vectors, even.units, even_other.vectors, even_other.units
     classifier = c2st(*sets, permutations, rng).p_value
-    k = min(settings.k, len(own.units) + len(other.units) - 1)
+    k = min(settings.k, len(even.units) + len(even_other.units) - 1)
     return {
-        "kid": mmd_test(*sets, permutations, rng, _kid_kernel).p_value,
-        "mmd": mmd_test(*sets, permutations, rng, rbf_kernel(settings.sigma)).p_value,
-        "energy": mmd_test(*sets, permutations, rng, distance_kernel).p_value,
+        "kid": kid.p_value,
+        "mmd": mmd.p_value,
+        "energy": energy.p_value,
         "c2st_auc": classifier,
         "proxy_a_distance": classifier,
-        "knn_two_sample": knn_two_sample(*sets, k, permutations, rng).p_value,
+        "knn_two_sample": knn_two_sample(*sets, k, permutations, rng, settings.device).p_value,
     }

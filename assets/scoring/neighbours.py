@@ -6,7 +6,7 @@ Belongs here: rows of the gap scores table. Does not: the index itself (resource
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from assets.inference.latents import vectors
 from assets.statistics.neighbourhoods import conformal_p_values
+from resources.config import IndexConfig
 from resources.fingerprint import fingerprint, rows_version
 from resources.sample_store import Change, SampleTable
 from resources.vector_index import VectorIndex
@@ -46,25 +47,47 @@ def latents_of(embeddings: pl.DataFrame, manifest: pl.DataFrame, part: str) -> p
     return embeddings.join(members, on="sample_id", how="inner").sort("sample_id")
 
 
-def reference_latents(embeddings: pl.DataFrame, manifest: pl.DataFrame, k: int, folder: Path) -> ReferenceLatents:
-    """The index over the reference's latents, loaded from `folder` when it was built for these rows, else built."""
+def reference_latents(
+    embeddings: pl.DataFrame, manifest: pl.DataFrame, k: int, folder: Path, settings: IndexConfig | None = None
+) -> ReferenceLatents:
+    """The index over the reference's latents: the one that `folder` keeps, updated to these rows, or a new one."""
     reference = latents_of(embeddings, manifest, "reference")
     holdout = latents_of(embeddings, manifest, "holdout")
-    rows = reference.select("sample_id", "fingerprint").iter_rows()
-    version = rows_version(rows)
-    path = folder / f"reference-{version}.faiss"
-    if path.exists():
-        index = VectorIndex.load(path)
-    else:
-        index = VectorIndex.build(reference["sample_id"].to_list(), vectors(reference))
-        folder.mkdir(parents=True, exist_ok=True)
-        index.save(path)
-        _remove_older(folder, version)
+    version = rows_version(reference.select("sample_id", "fingerprint").iter_rows())
+    index = _index(reference, vectors(holdout), k, folder / f"reference-{version}.faiss", settings or IndexConfig())
     distances, _ = index.search(vectors(holdout), k)
     holdout_version = rows_version(holdout.select("sample_id", "fingerprint").iter_rows())
-    return ReferenceLatents(
-        index, holdout["sample_id"].to_list(), distances[:, -1], fingerprint(version, holdout_version, k)
-    )
+    whole = fingerprint(version, holdout_version, k)
+    if index.card.kind != "exact":  # which neighbours it finds depends on its lists and on how many are probed
+        whole = fingerprint(whole, asdict(index.card))
+    return ReferenceLatents(index, holdout["sample_id"].to_list(), distances[:, -1], whole)
+
+
+def _index(
+    reference: pl.DataFrame, queries: NDArray[np.float32], k: int, path: Path, settings: IndexConfig
+) -> VectorIndex:
+    ids, latents = reference["sample_id"].to_list(), vectors(reference)
+    fingerprints = reference["fingerprint"].to_list()
+    index = _kept(path)
+    if index is None or index.outgrown(len(ids), settings):
+        index = VectorIndex.build(ids, latents, fingerprints=fingerprints, settings=settings, folder=path.parent)
+    elif not index.update(ids, latents, fingerprints):
+        return index
+    index.tune(ids, latents, queries, k, settings.recall)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index.save(path)
+    _remove_older(path)
+    return index
+
+
+def _kept(path: Path) -> VectorIndex | None:
+    """The index under this name, else another one of the folder; none where there is no whole one."""
+    for kept in (path, *path.parent.glob("reference-*.faiss")):
+        try:
+            return VectorIndex.load(kept)
+        except (OSError, RuntimeError, ValueError, TypeError):  # missing, of older code, or left by a killed run
+            continue
+    return None
 
 
 def update_scores(
@@ -102,7 +125,7 @@ def _score(rows: pl.DataFrame, wanted: pl.DataFrame, reference: ReferenceLatents
     return scored.join(wanted, on="sample_id").select(pl.col(name).cast(kind) for name, kind in SCORES_SCHEMA.items())
 
 
-def _remove_older(folder: Path, version: str) -> None:
-    for old in folder.glob("reference-*"):
-        if version not in old.name:
+def _remove_older(path: Path) -> None:
+    for old in path.parent.glob("reference-*"):
+        if old.stem != path.stem:
             old.unlink(missing_ok=True)

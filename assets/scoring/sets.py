@@ -19,7 +19,8 @@ from assets.inference.latents import region_latents, vectors
 from assets.scoring.class_shares import class_share_gap, labelled_pixels, predicted_shares
 from assets.scoring.latent_gap import Measurement, exceeds_floor, latent_gap
 from assets.scoring.neighbours import ReferenceLatents, latents_of, reference_latents
-from resources.config import StatisticsConfig
+from resources.config import ComputeConfig, IndexConfig, StatisticsConfig
+from resources.model import pick_device
 from resources.sample_store import SampleStore
 
 PART_STATISTICS = ("knn_auroc", "knn_two_sample", "c2st_auc", "kid", "mmd", "energy", "sliced_wasserstein", "frechet",
@@ -29,6 +30,8 @@ SMALLEST_PART = 12
 """A class or stage must be seen in this many pictures of each set to be compared."""
 PART_PERMUTATIONS = 199
 PART_DRAWS = 20
+LARGEST_PART = 2_000
+"""Samples of a class region or an encoder stage: there are many of them, and each has its own kernel matrix."""
 
 INDEX = ("index",)
 """The store's folder of the reference's index."""
@@ -43,8 +46,12 @@ def score_sets(
     reference: ReferenceLatents,
     scores: pl.DataFrame,
     settings: StatisticsConfig,
+    device: str = "cpu",
 ) -> dict[str, Measured]:
-    """The latent gap of whole pictures by statistic: value, ci95, p_value, noise_floor, exceeds_floor."""
+    """The latent gap of whole pictures by statistic: value, ci95, p_value, noise_floor, exceeds_floor.
+
+    `device`: torch device of the blocks over all pairs.
+    """
     known, holdout = (latents_of(embeddings, manifest, part) for part in ("reference", "holdout"))
     ordered = target.select("sample_id").join(scores, on="sample_id", how="left", maintain_order="left")
     measured = latent_gap(
@@ -60,6 +67,7 @@ def score_sets(
         seed=settings.seed,
         target_scores=ordered["gap_score"].to_numpy(),
         holdout_scores=reference.holdout_scores,
+        device=device,
     )
     return {name: _plain(name, measurement) for name, measurement in measured.items()}
 
@@ -127,11 +135,26 @@ def score_class_shares(
     }  # fmt: skip
 
 
-def holdout_scores(store: SampleStore, settings: StatisticsConfig) -> pl.DataFrame:
+def index_summary(reference: ReferenceLatents) -> dict[str, Any]:
+    """Kind and size of the index, and the share of true neighbours that it finds, measured on so many queries."""
+    card = reference.index.card
+    return {
+        "kind": card.kind, "rows": reference.index.rows.height, "recall": card.recall, "queries": card.queries,
+        "probes": card.nprobe,
+    }  # fmt: skip
+
+
+def block_device(compute: ComputeConfig) -> str:
+    """Where blocks over all pairs are computed: CUDA where it is picked, else the processor (MPS has no float64)."""
+    picked = pick_device(compute.device)
+    return picked if picked.startswith("cuda") else "cpu"
+
+
+def holdout_scores(store: SampleStore, settings: StatisticsConfig, index: IndexConfig) -> pl.DataFrame:
     """Gap scores of the source's holdout: sample_id, gap_score."""
     embeddings, manifest = store.table("source", "embeddings").read(), store.table("source", "manifest").read()
     with store.working_copy(*INDEX) as folder:
-        reference = reference_latents(embeddings, manifest, settings.neighbours, folder)
+        reference = reference_latents(embeddings, manifest, settings.neighbours, folder, index)
     return pl.DataFrame({"sample_id": reference.holdout_ids, "gap_score": reference.holdout_scores})
 
 
@@ -156,6 +179,7 @@ def _part_gap(parts: Sequence[_Part], settings: StatisticsConfig) -> dict[str, A
         reference.latents, holdout.latents, holdout.units, target.latents, target.units,
         k=settings.neighbours, permutations=min(settings.permutations, PART_PERMUTATIONS),
         bootstrap=settings.bootstrap, floor_draws=min(settings.noise_floor_draws, PART_DRAWS), seed=settings.seed,
+        largest=LARGEST_PART,
     )  # fmt: skip
     return {
         "source_samples": len(holdout.units), "target_samples": len(target.units),

@@ -1,21 +1,24 @@
 """Distances between two sets of vectors, each a single number.
 
 Belongs here: Fréchet, kernel (KID), RBF MMD, energy and sliced Wasserstein distances, and the blocks of pairwise
-squared distances under them. Does not: their p-values (two_sample), neighbours (neighbourhoods), which latents are
-compared at which size (scoring). Nothing holds an n × n matrix: rows go through in blocks.
+squared distances under them. Does not: their p-values (two_sample), their sums by unit (kernel_sums), neighbours
+(neighbourhoods), which latents are compared at which size (scoring). Nothing holds an n × n matrix but `Pairs`, which
+is for small sets: rows go through in blocks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Kernel = Callable[[Floats, Floats], Floats]
-"""Takes (a, d) and (b, d), returns the (a, b) kernel values."""
+Kernel = Callable[[Any, Any], Any]
+"""Takes blocks (a, b) of x·y and of ‖x − y‖², numpy arrays or torch tensors alike, returns the kernel values."""
 
 BLOCK_VALUES = 4_000_000
 """Values of the largest temporary matrix: 32 MB."""
@@ -33,10 +36,7 @@ def squared_distances(x: Floats, y: Floats) -> Floats:
     Returns:
         (n, m). Callers with many rows pass them in blocks (`row_blocks`).
     """
-    squares: Floats = np.einsum("ij,ij->i", x, x)[:, None] + np.einsum("ij,ij->i", y, y)[None, :]
-    squares -= 2 * (x @ y.T)
-    np.maximum(squares, 0, out=squares)
-    return squares
+    return _squares(np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y), x @ y.T)
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -89,25 +89,64 @@ def frechet_distance(mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike, cov
     return max(distance, 0.0)
 
 
-def polynomial_kernel(x: Floats, y: Floats) -> Floats:
-    """(x·y/d + 1)³, the kernel of KID (Bińkowski et al. 2018). (n, d), (m, d) → (n, m)."""
-    kernel: Floats = (x @ y.T / x.shape[1] + 1) ** 3
-    return kernel
+def polynomial_kernel(width: int) -> Kernel:
+    """(x·y/width + 1)³, the kernel of KID at width = d (Bińkowski et al. 2018)."""
+    return lambda products, squares: (products / width + 1) ** 3  # noqa: ARG005
 
 
 def rbf_kernel(sigma: float) -> Kernel:
-    """exp(−‖x − y‖²/(2σ²)) as a kernel of two matrices."""
+    """exp(−‖x − y‖²/(2σ²))."""
 
-    def kernel(x: Floats, y: Floats) -> Floats:
-        values: Floats = np.exp(squared_distances(x, y) / (-2 * sigma**2))
-        return values
+    def kernel(products: Any, squares: Any) -> Any:  # noqa: ARG001
+        exponents = squares / (-2 * sigma**2)
+        return np.exp(exponents) if isinstance(exponents, np.ndarray) else exponents.exp()
 
     return kernel
 
 
-def distance_kernel(x: Floats, y: Floats) -> Floats:
-    """−‖x − y‖, the kernel whose MMD² is the energy distance (Sejdinovic et al. 2013). (n, d), (m, d) → (n, m)."""
-    return -np.sqrt(squared_distances(x, y))
+def distance_kernel(products: Any, squares: Any) -> Any:  # noqa: ARG001
+    """−‖x − y‖, the kernel whose MMD² is the energy distance (Sejdinovic et al. 2013)."""
+    return -(squares**0.5)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of two small sets pooled, x before y, made once for every statistic of them; (n + m, n + m) each."""
+
+    first: int
+    """n, the rows of x."""
+    products: Floats
+    squares: Floats
+    """‖zᵢ − zⱼ‖², 0 on the diagonal."""
+    distances: Floats
+
+
+def pairs_of(x: ArrayLike, y: ArrayLike) -> Pairs:
+    """Products, squared distances and distances of the pooled sets.
+
+    Raises:
+        ValueError: see `matrix_pair`.
+    """
+    a, b = matrix_pair(x, y)
+    pooled = np.concatenate([a, b])
+    products = pooled @ pooled.T
+    squares = _squares(np.diagonal(products), np.diagonal(products), products)
+    np.fill_diagonal(squares, 0)  # the binomial formula leaves rounding there
+    return Pairs(len(a), products, squares, np.sqrt(squares))
+
+
+def mmd_of(values: Floats, first: int) -> float:
+    """Unbiased MMD² of two sets from their pooled kernel matrix (n + m, n + m), n = `first`."""
+    n, m = first, len(values) - first
+    own, other = values[:n, :n], values[n:, n:]
+    within = (own.sum() - np.trace(own)) / (n * (n - 1)) + (other.sum() - np.trace(other)) / (m * (m - 1))
+    return float(within - 2 * values[:n, n:].mean())
+
+
+def energy_of(distances: Floats, first: int) -> float:
+    """`energy_distance` of two sets from their pooled distances (n + m, n + m), n = `first`."""
+    cross, own, other = distances[:first, first:], distances[:first, :first], distances[first:, first:]
+    return float(2 * cross.mean() - own.mean() - other.mean())
 
 
 def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -121,7 +160,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
         ValueError: see `matrix_pair`.
     """
     a, b = matrix_pair(x, y, at_least=2)
-    return _unbiased_mmd(a, b, polynomial_kernel)
+    return _unbiased_mmd(a, b, polynomial_kernel(a.shape[1]))
 
 
 def mmd_rbf(x: ArrayLike, y: ArrayLike, sigma: float | None = None) -> float:
@@ -211,16 +250,29 @@ def sliced_wasserstein(x: ArrayLike, y: ArrayLike, directions: ArrayLike) -> flo
     return float((widths @ gaps**2).mean())
 
 
+def _squares(norms_x: Floats, norms_y: Floats, products: Floats) -> Floats:
+    squares: Floats = norms_x[:, None] + norms_y[None, :]
+    squares -= 2 * products
+    np.maximum(squares, 0, out=squares)
+    return squares
+
+
+def _values(x: Floats, y: Floats, kernel: Kernel) -> Floats:
+    products = x @ y.T
+    values: Floats = kernel(products, _squares(np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y), products))
+    return values
+
+
 def _unbiased_mmd(x: Floats, y: Floats, kernel: Kernel) -> float:
     n, m = len(x), len(y)
-    cross = sum(float(kernel(x[rows], y).sum()) for rows in row_blocks(n, m))
+    cross = sum(float(_values(x[rows], y, kernel).sum()) for rows in row_blocks(n, m))
     return _mean_off_diagonal(x, kernel) + _mean_off_diagonal(y, kernel) - 2 * cross / (n * m)
 
 
 def _mean_off_diagonal(x: Floats, kernel: Kernel) -> float:
     total = 0.0
     for rows in row_blocks(len(x), len(x)):
-        values = kernel(x[rows], x)
+        values = _values(x[rows], x, kernel)
         total += float(values.sum() - np.trace(values[:, rows]))
     return total / (len(x) * (len(x) - 1))
 

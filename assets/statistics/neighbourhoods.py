@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from assets.statistics.distances import Floats, matrix_pair, row_blocks, squared_distances
+from assets.statistics.kernel_sums import nearest_within
 from assets.statistics.resampling import Names, permute_units, pooled_units
 
 
@@ -104,12 +105,25 @@ def prdc(real: ArrayLike, fake: ArrayLike, k: int) -> Prdc:
         balls += inside.sum(axis=0)
         covered += int(inside.any(axis=1).sum())
         recalled += int((distances < radii_fake).any(axis=1).sum())
-    return Prdc(
-        precision=float((balls > 0).mean()),
-        recall=recalled / len(a),
-        density=float(balls.mean() / k),
-        coverage=covered / len(a),
-    )
+    return _prdc(balls, recalled, covered, len(a), k)
+
+
+def prdc_of(distances: Floats, first: int, k: int) -> Prdc:
+    """`prdc` of two sets from their pooled distances (n + m, n + m), 0 on the diagonal, n = `first`."""
+    own, other = (_radii(distances[side, side], k) for side in (slice(first), slice(first, None)))
+    cross = distances[:first, first:]
+    inside = cross < own[:, None]
+    recalled = np.count_nonzero((cross < other).any(axis=1))
+    return _prdc(inside.sum(axis=0), int(recalled), int(np.count_nonzero(inside.any(axis=1))), first, k)
+
+
+def same_set_share(distances: Floats, first: int, k: int) -> float:
+    """The statistic of `knn_two_sample` from pooled distances (n + m, n + m), n = `first`."""
+    others = distances.copy()
+    np.fill_diagonal(others, np.inf)
+    nearest = np.argpartition(others, k - 1, axis=1)[:, :k]
+    labels = np.arange(len(distances)) < first
+    return float((labels[nearest] == labels[:, None]).mean())
 
 
 def knn_two_sample(
@@ -120,6 +134,7 @@ def knn_two_sample(
     k: int,
     permutations: int,
     rng: np.random.Generator,
+    device: str = "cpu",
 ) -> KnnTwoSample:
     """Mean share of same-set samples among the k nearest of the pooled set (Schilling 1986, Henze 1988).
 
@@ -135,6 +150,7 @@ def knn_two_sample(
         k: neighbours, below n + m.
         permutations: how many; 0 gives p = 1.
         rng: source of randomness.
+        device: torch device that neighbours are searched on.
 
     Raises:
         ValueError: k outside 1..n+m−1; units of another length; see also `distances.matrix_pair`.
@@ -143,7 +159,7 @@ def knn_two_sample(
     pooled, labels = np.concatenate([a, b]), np.repeat([False, True], [len(a), len(b)])
     total = len(pooled)
     _check_k(k, total - 1)
-    neighbours = _nearest_within(pooled, k)
+    neighbours = nearest_within(pooled, k, device)
     permuted = permute_units(labels, pooled_units(x_units, y_units), permutations, rng)
     shares = (labels[neighbours] == labels[:, None]).mean(axis=1)
     above = 0
@@ -186,14 +202,17 @@ def weighted_auroc(
         (B,); NaN where a side has no weight.
     """
     positive, negative = np.asarray(scores_positive, np.float64), np.asarray(scores_negative, np.float64)
-    weights_p, weights_n = np.asarray(weights_positive, np.float64), np.asarray(weights_negative, np.float64)
+    weights_p, weights_n = np.asarray(weights_positive), np.asarray(weights_negative)
     order = np.argsort(negative, kind="stable")
-    cumulated = np.concatenate([np.zeros((len(weights_n), 1)), np.cumsum(weights_n[:, order], axis=1)], axis=1)
     below = np.searchsorted(negative[order], positive, side="left")
     not_above = np.searchsorted(negative[order], positive, side="right")
-    won = (weights_p * (cumulated[:, below] + cumulated[:, not_above])).sum(axis=1) / 2
-    pairs = weights_p.sum(axis=1) * cumulated[:, -1]
-    areas: Floats = np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0)
+    areas = np.full(len(weights_p), np.nan)
+    for rows in row_blocks(len(weights_p), len(positive) + len(negative)):
+        p, n = weights_p[rows], weights_n[rows][:, order]
+        cumulated = np.concatenate([np.zeros((len(n), 1)), np.cumsum(n, axis=1, dtype=np.float64)], axis=1)
+        won = (p * (cumulated[:, below] + cumulated[:, not_above])).sum(axis=1) / 2
+        pairs = p.sum(axis=1) * cumulated[:, -1]
+        np.divide(won, pairs, out=areas[rows], where=pairs > 0)
     return areas
 
 
@@ -224,8 +243,12 @@ def _squared_to_others(x: Floats, rows: slice) -> Floats:
     return squares
 
 
-def _nearest_within(x: Floats, k: int) -> NDArray[np.intp]:
-    result = np.empty((len(x), k), dtype=np.intp)
-    for rows in row_blocks(len(x), len(x)):
-        result[rows] = np.argpartition(_squared_to_others(x, rows), k - 1, axis=1)[:, :k]
-    return result
+def _radii(distances: Floats, k: int) -> Floats:
+    """Distance to the k-th nearest other row, where 0 on the diagonal is the row itself: one place further."""
+    radii: Floats = np.partition(distances, k, axis=1)[:, k]
+    return radii
+
+
+def _prdc(balls: NDArray[np.int64], recalled: int, covered: int, real: int, k: int) -> Prdc:
+    """From in how many real balls each fake lies, and how many real samples are recalled and covered."""
+    return Prdc(float((balls > 0).mean()), recalled / real, float(balls.mean() / k), covered / real)

@@ -6,12 +6,14 @@ nearest-neighbour test (neighbourhoods), one-dimensional traits (shifts).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from assets.statistics.distances import Floats, Kernel, matrix_pair, median_distance, rbf_kernel, row_blocks
+from assets.statistics.distances import Floats, matrix_pair, row_blocks
+from assets.statistics.kernel_sums import UnitKernelSums
 from assets.statistics.resampling import Names, permute_units, pooled_units
 
 FOLDS = 5
@@ -43,72 +45,29 @@ class C2st:
     """(n + m,) out-of-fold decision values, x before y; above 0 means y."""
 
 
-def mmd_test(
-    x: ArrayLike,
-    x_units: Names,
-    y: ArrayLike,
-    y_units: Names,
-    permutations: int,
-    rng: np.random.Generator,
-    kernel: Kernel | None = None,
-) -> MmdTest:
-    """Kernel two-sample test (Gretton et al. 2012): p = (1 + #{permuted ≥ observed}) / (permutations + 1).
+def mmd_tests(
+    sums: Sequence[UnitKernelSums], second: ArrayLike, permutations: int, rng: np.random.Generator
+) -> list[MmdTest]:
+    """Kernel two-sample tests (Gretton et al. 2012): p = (1 + #{permuted ≥ observed}) / (permutations + 1).
+
+    `distance_kernel` makes it the energy test, `polynomial_kernel` the KID test. All kernels see the same permutations
+    of whole units, by their sums alone.
 
     Args:
-        x: (n, d), n ≥ 2.
-        x_units: (n,) unit of each row.
-        y: (m, d), m ≥ 2.
-        y_units: (m,) unit of each row.
+        sums: of each kernel over the same units, of both sets (`resampling.pooled_units`).
+        second: (U,) True for units of the second set.
         permutations: how many.
         rng: source of randomness.
-        kernel: RBF at the median pooled distance when left out; `distance_kernel` makes it the energy test,
-            `polynomial_kernel` the KID test. All vectors equal: MMD 0, p = 1.
-
-    Raises:
-        ValueError: units of another length; see also `distances.matrix_pair`.
     """
-    a, b = matrix_pair(x, y, at_least=2)
-    if kernel is None:
-        sigma = median_distance(a, b)
-        if sigma == 0:
-            return MmdTest(0.0, 1.0)
-        kernel = rbf_kernel(sigma)
-    labels = _observed_and_permuted(len(a), len(b), pooled_units(x_units, y_units), permutations, rng)
-    values = weighted_mmd(np.concatenate([a, b]), 1.0 - labels, labels, kernel)
-    above = np.count_nonzero(values[1:] >= values[0] - TIE)
-    return MmdTest(float(values[0]), (1 + int(above)) / (permutations + 1))
-
-
-def weighted_mmd(vectors: ArrayLike, weights_x: ArrayLike, weights_y: ArrayLike, kernel: Kernel) -> Floats:
-    """Unbiased MMD² between pairs of weightings of the same vectors, all by one pass over the kernel matrix.
-
-    With p and q the weights of a row: Σ_{i≠j} pᵢpⱼkᵢⱼ / Σ_{i≠j} pᵢpⱼ, the same for q, minus twice
-    Σ_{i≠j} pᵢqⱼkᵢⱼ / Σ_{i≠j} pᵢqⱼ. Zero-one weights are set labels, multiplicities a bootstrap. The kernel matrix is
-    made in blocks of rows.
-
-    Args:
-        vectors: (N, d).
-        weights_x: (B, N) non-negative.
-        weights_y: (B, N) non-negative.
-        kernel: see `distances.Kernel`.
-
-    Returns:
-        (B,); NaN where a side has fewer than two weighted vectors.
-    """
-    z = np.asarray(vectors, dtype=np.float64)
-    p, q = np.asarray(weights_x, dtype=np.float64), np.asarray(weights_y, dtype=np.float64)
-    sums = np.zeros((3, len(p)))
-    for rows in row_blocks(len(z), len(z)):
-        values = kernel(z[rows], z)
-        np.fill_diagonal(values[:, rows], 0)
-        to_p, to_q = p @ values.T, q @ values.T
-        sums[0] += (p[:, rows] * to_p).sum(axis=1)
-        sums[1] += (q[:, rows] * to_q).sum(axis=1)
-        sums[2] += (p[:, rows] * to_q).sum(axis=1)
-    pairs = np.stack([_pairs(p, p), _pairs(q, q), _pairs(p, q)])
-    means = np.divide(sums, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
-    result: Floats = means[0] + means[1] - 2 * means[2]
-    return result
+    observed = np.asarray(second, dtype=np.bool_)
+    permuted = permute_units(observed, sums[0].units, permutations, rng)
+    labels = np.concatenate([observed[None], permuted]).astype(np.float64)
+    found = []
+    for one in sums:
+        values = one.mmd(1 - labels, labels)
+        above = int(np.count_nonzero(values[1:] >= values[0] - TIE))
+        found.append(MmdTest(float(values[0]), (1 + above) / (permutations + 1)))
+    return found
 
 
 def c2st(
@@ -172,11 +131,6 @@ def proxy_a_distance(accuracy: float) -> float:
     return max(0.0, 2 * (1 - 2 * (1 - accuracy)))
 
 
-def _pairs(p: Floats, q: Floats) -> Floats:
-    pairs: Floats = p.sum(axis=1) * q.sum(axis=1) - (p * q).sum(axis=1)
-    return pairs
-
-
 def _observed_and_permuted(
     n: int, m: int, units: NDArray[np.str_], permutations: int, rng: np.random.Generator
 ) -> Floats:
@@ -205,49 +159,74 @@ def _unit_folds(units: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np
 def _out_of_fold_decisions(vectors: Floats, folds: NDArray[np.intp], labels: Floats) -> Floats:
     """(B, N) decision values; one factorisation per fold serves all B labellings."""
     decisions = np.zeros_like(labels)
-    for fold in range(int(folds.max()) + 1):
-        test = folds == fold
-        if not test.all():
-            decisions[:, test] = _decisions(vectors[~test], vectors[test], labels[:, ~test])
+    tests = [folds == fold for fold in range(int(folds.max()) + 1)]
+    narrow = vectors.shape[1] <= len(vectors) - max(np.count_nonzero(test) for test in tests)
+    middle = vectors.mean(axis=0)
+    products = [_products(vectors[test] - middle) for test in tests] if narrow else []
+    for fold, test in enumerate(tests):
+        if test.all():
+            continue
+        mean, spread = vectors[~test].mean(axis=0), vectors[~test].std(axis=0)
+        varies = spread > TIE * np.maximum(np.abs(mean), 1e-300)
+        features, seen = ((vectors[rows][:, varies] - mean[varies]) / spread[varies] for rows in (~test, test))
+        gram = None
+        if narrow:  # the products of all but this fold are the sum of the other folds' products
+            shift, scale = (mean - middle)[varies], spread[varies]
+            others = np.sum(products[:fold] + products[fold + 1 :], axis=0)[np.ix_(varies, varies)]
+            gram = (others - len(features) * np.outer(shift, shift)) / np.outer(scale, scale)
+        decisions[:, test] = _decisions(features, seen, labels[:, ~test], gram)
     return decisions
 
 
-def _decisions(train: Floats, test: Floats, labels: Floats) -> Floats:
-    mean, spread = train.mean(axis=0), train.std(axis=0)
-    varies = spread > TIE * np.maximum(np.abs(mean), 1e-300)
-    features = (train[:, varies] - mean[varies]) / spread[varies]
-    seen = (test[:, varies] - mean[varies]) / spread[varies]
+def _products(vectors: Floats) -> Floats:
+    products: Floats = vectors.T @ vectors
+    return products
+
+
+def _decisions(features: Floats, seen: Floats, labels: Floats, gram: Floats | None) -> Floats:
+    """Decisions (B, t) on standardised vectors `seen` (t, d), learned from standardised `features` (n, d).
+
+    Standardised features sum to 0, so that the coded targets of a labelling reach them through its sum of ones alone.
+    """
     ones = labels.sum(axis=1, keepdims=True)
     zeros = labels.shape[1] - ones
     both = (ones > 0) & (zeros > 0)
     ones, zeros = np.maximum(ones, 1), np.maximum(zeros, 1)
-    targets = labels / ones - (1 - labels) / zeros
-    directions = _ridge(features, targets)
-    fitted = directions @ features.T
-    middle = ((fitted * labels).sum(axis=1) / ones[:, 0] + (fitted * (1 - labels)).sum(axis=1) / zeros[:, 0]) / 2
-    decisions: Floats = (directions @ seen.T - middle[:, None]) * both
+    if gram is None:
+        directions = _ridge_by_rows(features, labels / ones - (1 - labels) / zeros)
+        sums = labels @ features
+    else:
+        sums = labels @ features
+        directions = _ridge(gram, sums * (1 / ones + 1 / zeros), len(features))
+    middle = (directions * sums).sum(axis=1, keepdims=True) * (1 / ones - 1 / zeros) / 2
+    decisions: Floats = (directions @ seen.T - middle) * both
     return decisions
 
 
-def _ridge(features: Floats, targets: Floats) -> Floats:
-    """Ridge coefficients (B, d) for targets (B, n), through whichever Gram matrix is smaller."""
-    n, d = features.shape
-    penalty = RIDGE * n
-    if d <= n:
-        gram = features.T @ features
-        gram[np.diag_indices(d)] += penalty
-        return np.asarray(np.linalg.solve(gram, features.T @ targets.T).T, dtype=np.float64)
-    gram = features @ features.T
-    gram[np.diag_indices(n)] += penalty
-    return np.asarray(np.linalg.solve(gram, targets.T).T @ features, dtype=np.float64)
+def _ridge(gram: Floats, moments: Floats, rows: int) -> Floats:
+    """Ridge coefficients (B, d) from the features' products (d, d) and theirs with the targets (B, d)."""
+    from scipy.linalg import solve
+
+    penalised = gram + RIDGE * rows * np.eye(len(gram))
+    return np.asarray(solve(penalised, moments.T, assume_a="pos").T, dtype=np.float64)
+
+
+def _ridge_by_rows(features: Floats, targets: Floats) -> Floats:
+    """Ridge coefficients (B, d) for targets (B, n) of fewer rows than features, by the rows' products."""
+    from scipy.linalg import solve
+
+    gram = features @ features.T + RIDGE * len(features) * np.eye(len(features))
+    return np.asarray(solve(gram, targets.T, assume_a="pos").T @ features, dtype=np.float64)
 
 
 def _auc_rows(decisions: Floats, labels: Floats) -> Floats:
     """AUROC per row, mid-ranks for ties."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(decisions, axis=1)
-    ones = labels.sum(axis=1)
-    zeros = labels.shape[1] - ones
-    areas: Floats = ((ranks * labels).sum(axis=1) - ones * (ones + 1) / 2) / (ones * zeros)
+    areas = np.empty(len(labels))
+    for rows in row_blocks(*labels.shape):
+        ones = labels[rows].sum(axis=1)
+        zeros = labels.shape[1] - ones
+        ranked = (rankdata(decisions[rows], axis=1) * labels[rows]).sum(axis=1)
+        areas[rows] = (ranked - ones * (ones + 1) / 2) / (ones * zeros)
     return areas

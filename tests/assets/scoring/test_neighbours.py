@@ -9,6 +9,8 @@ import pytest
 from assets.inference.latents import EMBEDDING_SCHEMA, vectors
 from assets.ingestion.manifest import MANIFEST_SCHEMA
 from assets.scoring.neighbours import SCORES_SCHEMA, latents_of, reference_latents, update_scores
+from assets.scoring.sets import index_summary
+from resources.config import IndexConfig
 from resources.sample_store import SampleTable
 
 WIDTH, K = 24, 4
@@ -133,10 +135,35 @@ def test_another_reference_has_another_index_and_the_older_one_goes(tmp_path):
     smaller = SOURCE.filter(pl.col("sample_id") != "ref00")
     second = reference_latents(smaller, SOURCE_MANIFEST, K, folder)
     after = {path.name for path in folder.iterdir()}
-    assert len(before) == len(after) == 2
+    assert len(before) == len(after) == 3
     assert not before & after
     assert second.version != first.version
     assert len(second.index.ids) == 29
+
+
+def test_another_reference_updates_the_index_that_is_kept(tmp_path):
+    """An approximate index shows it: what is built anew is trained on as many rows as there are."""
+    many, approximate = embedded("ref", 1_200, seed=0), IndexConfig(exact_up_to=1_000)
+    manifest = manifest_of((many, "reference"), (HOLDOUT, "holdout"))
+
+    def found(reference):
+        return reference_latents(pl.concat([HOLDOUT, reference]), manifest, K, tmp_path / "index", approximate)
+
+    first, fewer = found(many), found(many.head(1_100))
+    assert [one.index.card.trained_rows for one in (first, fewer)] == [1_200, 1_200]
+    assert sorted(fewer.index.ids) == sorted(many["sample_id"].head(1_100))
+    assert first.index.card.recall >= 0.95 <= fewer.index.card.recall
+    assert (first.index.card.queries, first.version != fewer.version) == (12, True)
+    assert index_summary(fewer)["kind"] == "ivf"
+
+
+def test_a_broken_index_is_built_anew(tmp_path):
+    folder = tmp_path / "index"
+    first = reference_latents(SOURCE, SOURCE_MANIFEST, K, folder)
+    for path in folder.glob("*.faiss"):
+        path.write_bytes(b"cut off")
+    again = reference_latents(SOURCE, SOURCE_MANIFEST, K, folder)
+    assert np.array_equal(again.holdout_scores, first.holdout_scores)
 
 
 def test_the_version_names_reference_holdout_and_k(tmp_path):

@@ -13,10 +13,15 @@ from statsmodels.stats.dist_dependence_measures import distance_statistics
 from assets.statistics import distances
 from assets.statistics.distances import (
     energy_distance,
+    energy_of,
     frechet_distance,
     kernel_distance,
     median_distance,
+    mmd_of,
     mmd_rbf,
+    pairs_of,
+    polynomial_kernel,
+    rbf_kernel,
     sliced_wasserstein,
     squared_distances,
     unit_directions,
@@ -138,6 +143,15 @@ def test_equal_vectors_are_no_distance():
 
 def test_squared_distances_agree_with_scipy():
     assert squared_distances(X, Y) == pytest.approx(cdist(X, Y, "sqeuclidean"))
+
+
+def test_all_pairs_of_small_sets_serve_every_distance():
+    pairs = pairs_of(X, Y)
+    assert pairs.distances == pytest.approx(cdist(*[np.concatenate([X, Y])] * 2))
+    assert energy_of(pairs.distances, pairs.first) == pytest.approx(energy_distance(X, Y))
+    rbf, poly = (kernel(pairs.products, pairs.squares) for kernel in (rbf_kernel(2.0), polynomial_kernel(12)))
+    assert mmd_of(rbf, pairs.first) == pytest.approx(mmd_rbf(X, Y, 2.0))
+    assert mmd_of(poly, pairs.first) == pytest.approx(kernel_distance(X, Y))
 
 
 def test_bad_input_is_named():

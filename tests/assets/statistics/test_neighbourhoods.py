@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 from assets.statistics import distances
+from assets.statistics.distances import pairs_of
 from assets.statistics.neighbourhoods import (
     auroc,
     conformal_p_values,
@@ -19,6 +20,8 @@ from assets.statistics.neighbourhoods import (
     kth_distances,
     kth_distances_within,
     prdc,
+    prdc_of,
+    same_set_share,
     weighted_auroc,
 )
 
@@ -40,6 +43,7 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def test_prdc_agrees_with_its_authors(k: int, blocks: None):
     ours, theirs = prdc(X, Y, k), compute_prdc(X, Y, k)
     assert ours.__dict__ == pytest.approx(theirs)
+    assert prdc_of(pairs_of(X, Y).distances, 90, k) == ours
 
 
 def test_kth_distances_agree_with_brute_force(blocks: None):
@@ -53,6 +57,7 @@ def test_knn_two_sample_agrees_with_brute_force(blocks: None):
     result = knn_two_sample(X, singles(90), Y, singles(60), 4, 99, np.random.default_rng(0))
     assert result.statistic == pytest.approx((labels[nearest] == labels[:, None]).mean())
     assert result.shares.mean() == pytest.approx(result.statistic)
+    assert same_set_share(pairs_of(X, Y).distances, 90, 4) == pytest.approx(result.statistic)
     apart = knn_two_sample(X, singles(90), Y + 3, singles(60), 4, 99, np.random.default_rng(0))
     assert apart.p_value == pytest.approx(0.01)
 

@@ -6,24 +6,27 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from assets.statistics import distances
 from assets.statistics.distances import (
+    Kernel,
     distance_kernel,
     kernel_distance,
+    median_distance,
     mmd_rbf,
     polynomial_kernel,
     rbf_kernel,
     squared_distances,
 )
+from assets.statistics.kernel_sums import unit_kernel_sums
+from assets.statistics.resampling import pooled_units
 from assets.statistics.two_sample import (
     RIDGE,
+    MmdTest,
     _out_of_fold_decisions,
     _unit_folds,
     balanced_accuracy,
     c2st,
-    mmd_test,
+    mmd_tests,
     proxy_a_distance,
-    weighted_mmd,
 )
 
 rng = np.random.default_rng(0)
@@ -39,28 +42,28 @@ def grouped(generator: np.random.Generator, units: int, size: int, width: int) -
     return noise.reshape(-1, width)
 
 
-def test_mmd_test_has_the_statistic_of_the_plain_distance(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(distances, "BLOCK_VALUES", 500)
-    units = names(40, 1), names(30, 1)
-    assert mmd_test(X, units[0], Y, units[1], 9, rng).mmd == pytest.approx(mmd_rbf(X, Y))
-    assert mmd_test(X, units[0], Y, units[1], 9, rng, polynomial_kernel).mmd == pytest.approx(kernel_distance(X, Y))
-    energy = mmd_test(X, units[0], Y, units[1], 9, rng, distance_kernel).mmd
+def mmd_all(
+    x: np.ndarray,
+    x_units: list[str],
+    y: np.ndarray,
+    y_units: list[str],
+    permutations: int,
+    generator: np.random.Generator,
+) -> tuple[MmdTest, ...]:
+    """The RBF, KID and energy tests."""
+    kernels: list[Kernel] = [rbf_kernel(median_distance(x, y) or 1), polynomial_kernel(x.shape[1]), distance_kernel]
+    sums = unit_kernel_sums(np.concatenate([x, y]), pooled_units(x_units, y_units), kernels)
+    second = [unit.startswith("1/") for unit in sums[0].units]
+    return tuple(mmd_tests(sums, second, permutations, generator))
+
+
+def test_mmd_tests_have_the_statistics_of_the_plain_distances():
+    rbf, poly, energy = (one.mmd for one in mmd_all(X, names(40, 1), Y, names(30, 1), 9, rng))
+    assert rbf == pytest.approx(mmd_rbf(X, Y))
+    assert poly == pytest.approx(kernel_distance(X, Y))
     cross, own_x, own_y = (np.sqrt(squared_distances(*pair)) for pair in ((X, Y), (X, X), (Y, Y)))
     expected = 2 * cross.mean() - own_x.sum() / (40 * 39) - own_y.sum() / (30 * 29)
     assert energy == pytest.approx(expected, abs=1e-6)
-
-
-def test_whole_weights_are_repeated_vectors():
-    """Pairs of a vector with itself are left out, so repeats agree with the formula on off-diagonal pairs."""
-    weights = np.array([[2.0, 1, 0, 3], [1, 1, 1, 1]])
-    z, kernel = X[:8], rbf_kernel(2.0)
-    p, q = np.hstack([weights, 0 * weights]), np.hstack([0 * weights, weights])
-    values = kernel(z, z) * (1 - np.eye(8))
-    for row, value in enumerate(weighted_mmd(z, p, q, kernel)):
-        means = [
-            a @ values @ b / (a.sum() * b.sum() - a @ b) for a, b in ((p[row],) * 2, (q[row],) * 2, (p[row], q[row]))
-        ]
-        assert value == pytest.approx(means[0] + means[1] - 2 * means[2])
 
 
 @pytest.mark.parametrize("sizes", [(6, 6), (9, 3)])
@@ -70,8 +73,7 @@ def test_tests_hold_their_size_under_dependence(sizes: tuple[int, int]):
     p_values = []
     for _ in range(250):
         x, y = grouped(generator, 10, sizes[0], 4), grouped(generator, 10, sizes[1], 4)
-        kernels = (None, polynomial_kernel, distance_kernel)
-        mmds = [mmd_test(x, units[0], y, units[1], 59, generator, kernel).p_value for kernel in kernels]
+        mmds = [one.p_value for one in mmd_all(x, units[0], y, units[1], 59, generator)]
         p_values.append([*mmds, c2st(x, units[0], y, units[1], 59, generator).p_value])
     rejected = (np.asarray(p_values) <= 0.05).sum(axis=0)
     assert (rejected <= stats.binom.ppf(0.9995, 250, 0.05)).all()
@@ -81,7 +83,7 @@ def test_tests_hold_their_size_under_dependence(sizes: tuple[int, int]):
 
 def test_tests_see_a_shift():
     units = names(40, 1), names(30, 1)
-    assert mmd_test(X, units[0], Y + 1, units[1], 199, rng).p_value == pytest.approx(0.005)
+    assert mmd_all(X, units[0], Y + 1, units[1], 199, rng)[0].p_value == pytest.approx(0.005)
     assert c2st(X, units[0], Y + 1, units[1], 199, rng).p_value == pytest.approx(0.005)
 
 
@@ -134,12 +136,12 @@ def test_memorised_units_do_not_help():
 
 def test_degenerates_are_defined():
     same = np.ones((6, 3))
-    assert mmd_test(same, names(3, 2), same, names(3, 2), 9, rng).p_value == 1
+    assert [one.p_value for one in mmd_all(same, names(3, 2), same, names(3, 2), 9, rng)] == [1, 1, 1]
     flat = c2st(same, names(3, 2), same, names(3, 2), 9, rng)
     assert (flat.accuracy, flat.auc, flat.pad, flat.p_value) == (0.5, 0.5, 0, 1)
     alone = c2st(X, ["a"] * 40, Y, ["a"] * 30, 9, rng)
     assert (alone.auc, alone.p_value) == (0.5, 1)
     with pytest.raises(ValueError, match="units"):
-        mmd_test(X, names(3, 2), Y, names(3, 2), 9, rng)
+        c2st(X, names(3, 2), Y, names(3, 2), 9, rng)
     assert balanced_accuracy(np.array([-1.0, 1, 0]), np.array([1.0, 1, 2]), np.array([0.0, 0, 1])) == 0.5
     assert (proxy_a_distance(0.4), proxy_a_distance(1)) == (0, 2)

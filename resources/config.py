@@ -314,11 +314,20 @@ class QualityConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how passes over pictures run."""
+    """Where and how passes over pictures run.
+
+    `precision`: 'auto' is bfloat16 (autocast) on CUDA, else float32; one that is named makes figures of its own.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch_size: int = Field(default=8, ge=1)
     workers: int = Field(default=2, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+
+    def half(self, device: str) -> bool:
+        """Whether forwards on a device run in bfloat16."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
 
 
 class ScheduleConfig(Section):

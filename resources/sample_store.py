@@ -113,7 +113,7 @@ class SampleTable:
         if not self._same_schema(rows):
             write_deltalake(self.url, rows, mode="overwrite", schema_mode="overwrite")
             return
-        known_new = set(rows[self.id_column]) <= set(new)
+        known_new = set(rows[self.id_column]).issubset(new)
         if known_new or not set(rows[self.id_column]) & set(self.keys()[self.id_column]):
             write_deltalake(self.url, rows, mode="append")
             return

@@ -6,7 +6,7 @@ Does not: what is measured on outputs (`latents.py`, `losses.py`), experiments' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from assets.inference.estimation import estimation_columns
 from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
 from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
+from resources.commits import committing
 from resources.fingerprint import fingerprint
 from resources.model import Outputs, SegmentationModel
 from resources.pictures import Batch, Picture, SamplePaths, to_input_mask
 from resources.progress import track
 from resources.sample_store import Change, SampleTable
+from resources.streams import in_order
 
 Batches = Callable[[list[SamplePaths]], Iterator[Batch]]
 """Where batches of samples come from."""
@@ -74,7 +76,7 @@ def run_pass(
 ) -> dict[str, Change]:
     """Bring the embeddings and evaluation tables up to date with one forward per sample that either needs.
 
-    Batches are committed as they are done, so that a killed pass resumes at its last one.
+    Rows are committed in the background as they are done, so that a killed pass resumes at its last commit.
     """
     samples = usable(manifest)
     wanted = {
@@ -86,26 +88,40 @@ def run_pass(
     prints = {name: dict(rows.iter_rows()) for name, (_, rows) in asked.items()}
     paths = sample_paths(samples)
     todo = [paths[sample_id] for sample_id in sorted(set[str]().union(*(change.stale for change in changes.values())))]
-    for batch in track(batches(todo), what, len(todo), size=lambda done: len(done.pictures)):
+    stale = {name: (frozenset(change.stale), frozenset(change.new)) for name, change in changes.items()}
+
+    def measured(batch: Batch) -> tuple[int, dict[str, pl.DataFrame]]:
         outputs = model(batch.reduced)
-        if tables.embeddings is not None:
-            rows = embedding_rows(outputs, batch.ids, [prints["embeddings"][name] for name in batch.ids])
-            _store(tables.embeddings, pl.DataFrame(rows, schema=EMBEDDING_SCHEMA), changes["embeddings"])
-        if tables.evaluation is not None:
-            rows = _evaluation_rows(batch, outputs, prints["evaluation"])
-            _store(tables.evaluation, pl.DataFrame(rows, schema=EVALUATION_SCHEMA), changes["evaluation"])
+        rows = {name: _ROWS[name](batch, outputs, own) for name, own in prints.items()}
+        return len(batch.pictures), rows
+
+    with committing() as commits:
+        done = in_order(measured, pieces(batches(todo), model), model.streams)
+        for _, rows in track(done, what, len(todo), size=lambda one: one[0]):
+            for name, frame in rows.items():
+                own, new = stale[name]
+                due = frame.filter(pl.Series([sample_id in own for sample_id in frame["sample_id"]], dtype=pl.Boolean))
+                commits.put(asked[name][0], due, new=new)
     for name, (table, _) in asked.items():
         table.remove(changes[name].removed)
         table.finish()
     return changes
 
 
-def _store(table: SampleTable, rows: pl.DataFrame, change: Change) -> None:
-    table.upsert(rows.filter(pl.col("sample_id").is_in(change.stale)), new=change.new)
+def pieces(batches: Iterable[Batch], model: SegmentationModel) -> Iterator[Batch]:
+    """Batches in the parts that a model's streams take: on a processor they share a batch, so that memory stays."""
+    count = model.streams if model.device.type == "cpu" else 1
+    for batch in batches:
+        yield from batch.pieces(count)
 
 
-def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> list[dict[str, Any]]:
-    return [
+def _embedding_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> pl.DataFrame:
+    rows = embedding_rows(outputs, batch.ids, [prints[name] for name in batch.ids])
+    return pl.DataFrame(rows, schema=EMBEDDING_SCHEMA)
+
+
+def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> pl.DataFrame:
+    rows = [
         evaluate_picture(picture, outputs, i).row(
             picture.sample_id, prints[picture.sample_id], prediction_png(outputs, i)
         )
@@ -113,6 +129,10 @@ def _evaluation_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> 
         | estimation_columns(outputs.logits[i])
         for i, picture in enumerate(batch.pictures)
     ]
+    return pl.DataFrame(rows, schema=EVALUATION_SCHEMA)
+
+
+_ROWS = {"embeddings": _embedding_rows, "evaluation": _evaluation_rows}
 
 
 def evaluate_picture(picture: Picture, outputs: Outputs, index: int) -> Evaluation:

@@ -18,7 +18,6 @@ from PIL import Image
 
 from assets.inference.estimation import ESTIMATION_SCHEMA
 from assets.inference.label_quality import LABEL_QUALITY_SCHEMA
-from resources.datasets.base import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -59,6 +59,8 @@ class SegmentationModel:
         from torch import nn
 
         compute = compute or ComputeConfig()
+        # For models that are made from this one: compiling takes longer than their few forwards.
+        self.compute = compute.model_copy(update={"compile": False})
 
         if isinstance(network, nn.Module):
             network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

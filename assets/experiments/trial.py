@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,14 +33,17 @@ from assets.experiments.operators import (
 from assets.experiments.registry import Experiment
 from assets.experiments.reweight import recomposed_losses
 from assets.inference.estimation import Calibration, estimated_sums, strided_pixels
+from assets.inference.forward import pieces
 from assets.inference.losses import at_label_pixels, list_column, pixel_sums
 from assets.traits.measure import PICTURE_TRAITS, measure_pictures
+from resources.commits import committing
 from resources.datasets.base import IGNORE
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch, Picture
 from resources.progress import track
 from resources.sample_store import Change, SampleTable
+from resources.streams import in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -312,8 +316,8 @@ def run_trials(
 ) -> int:  # fmt: skip
     """Run all stale rows of all trials, each sample decoded once a side. Returns the number of forwards (pictures).
 
-    Losses of pictures without a label are estimated by the calibration. Rows are committed batch by batch, so that a
-    killed run resumes at its last batch.
+    Losses of pictures without a label are estimated by the calibration. Rows are committed in the background as they
+    are done, so that a killed run resumes at its last commit.
     """
     forwards = 0
     for side in ("target", "holdout"):
@@ -321,14 +325,28 @@ def run_trials(
         ids = sorted(set[str]().union(*(trial.stale for trial in due)))
         if not ids:
             continue
-        for batch in track(load(side, ids), f"{what} ({side})", len(ids), size=lambda done: len(done.pictures)):
-            for trial in due:
-                stale = [picture for picture in batch.pictures if picture.sample_id in trial.stale]
-                if stale:
-                    rows = list(_run(trial, stale, calibration))
-                    trial.table.upsert(pl.DataFrame(rows, schema=TRIAL_SCHEMA), new=trial.change.new)
-                    forwards += len(stale)
+        new = [frozenset(trial.change.new) for trial in due]
+        streams = min(trial.predictor.model.streams for trial in due)
+        batches = pieces(load(side, ids), due[0].predictor.model)
+        done = in_order(partial(_run_all, due, [trial.stale for trial in due], calibration), batches, streams)
+        with committing() as commits:
+            for _, tables in track(done, f"{what} ({side})", len(ids), size=lambda one: one[0]):
+                for i, rows in tables:
+                    commits.put(due[i].table, rows, new=new[i])
+                    forwards += rows.height
     return forwards
+
+
+def _run_all(
+    due: list[Trial], stale: list[set[str]], calibration: Calibration | None, batch: Batch
+) -> tuple[int, list[tuple[int, pl.DataFrame]]]:
+    """Rows of the trials, by index, that a batch is stale in."""
+    found = []
+    for i, trial in enumerate(due):
+        pictures = [picture for picture in batch.pictures if picture.sample_id in stale[i]]
+        if pictures:
+            found.append((i, pl.DataFrame(list(_run(trial, pictures, calibration)), schema=TRIAL_SCHEMA)))
+    return len(batch.pictures), found
 
 
 def reweighted_rows(fitted: Fitted, role: Role, evaluation: pl.DataFrame, prints: dict[str, str]) -> pl.DataFrame:
@@ -418,9 +436,10 @@ def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, T
 
 
 def _run(trial: Trial, pictures: list[Picture], calibration: Calibration | None) -> Iterator[dict[str, Any]]:
-    measured = _measured(trial, pictures)
-    relabel = trial.predictor.relabel
-    for i, (picture, scores, mask, latent) in enumerate(predict(trial.predictor, pictures)):
+    predictor = _changed_once(trial.predictor) if trial.predictor.windows is None else trial.predictor
+    measured = _measured(trial, pictures, predictor)
+    relabel = predictor.relabel
+    for i, (picture, scores, mask, latent) in enumerate(predict(predictor, pictures)):
         ruled = relabel(scores, mask) if relabel else [(scores, mask)]
         found = [loss_sums(picture, *one, calibration) for one in ruled]
         row_id = f"{trial.role}:{picture.sample_id}"
@@ -433,16 +452,31 @@ def _run(trial: Trial, pictures: list[Picture], calibration: Calibration | None)
         }  # fmt: skip
 
 
-def _measured(trial: Trial, pictures: list[Picture]) -> list[list[float]]:
+def _measured(trial: Trial, pictures: list[Picture], predictor: Predictor) -> list[list[float]]:
     """The hypothesis's own picture traits after the change, where it changed pictures."""
     names = [name for name in trial.fitted.experiment.hypothesis.traits if name in PICTURE_TRAITS]
-    if trial.role != "normalised" or trial.predictor.change is None or not names:
+    if trial.role != "normalised" or predictor.change is None or not names:
         return [[] for _ in pictures]
     import torch
 
     batch = torch.stack([picture.reduced for picture in pictures])
-    values = measure_pictures(_changed(trial.predictor, batch, [picture.sample_id for picture in pictures]))
+    values = measure_pictures(_changed(predictor, batch, [picture.sample_id for picture in pictures]), names)
     return np.column_stack([values[name] for name in names]).tolist()  # type: ignore[no-any-return]
+
+
+def _changed_once(predictor: Predictor) -> Predictor:
+    """The predictor of one batch: its change is made once, for traits and forward alike."""
+    change = predictor.change
+    if change is None:
+        return predictor
+    made: list[Tensor] = []
+
+    def once(batch: Tensor, ids: list[str]) -> Tensor:
+        if not made:
+            made.append(change(batch, ids))
+        return made[0]
+
+    return replace(predictor, change=once)
 
 
 def _changed(predictor: Predictor, batch: Tensor, ids: list[str]) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resources.datasets.base import Reader, read_image
-from resources.streams import lone_threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +116,7 @@ def _decode_ahead(
     if workers == 0:
         yield from (load_picture(reader, sample, input_size) for sample in samples)
         return
-    with lone_threads(workers, "decode") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         pending: deque[Future[Picture]] = deque()
         most = ahead
         try:

@@ -16,30 +16,29 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_torch_threads = threading.Lock()
+_lock = threading.Lock()
+_alone: list[int] = []
+"""What torch's number of threads was, once for every pass that runs with one."""
 
 
 @contextmanager
-def lone_threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """A pool of `count` threads in each of which torch runs on that thread alone.
+def one_thread_each() -> Iterator[None]:
+    """Let torch run each operation in the thread that calls it, in every thread of the process.
 
     Else every thread of ours opens a team of torch's, and teams that wait for one another burn the processor.
     """
     import torch
 
-    started = threading.Barrier(count)
-
-    def alone() -> None:
+    with _lock:
+        _alone.append(_alone[0] if _alone else torch.get_num_threads())
         torch.set_num_threads(1)
-        started.wait()
-
-    with ThreadPoolExecutor(count, thread_name_prefix=name) as pool:
-        with _torch_threads:
-            before = torch.get_num_threads()
-            for future in [pool.submit(alone) for _ in range(count)]:
-                future.result()
-            torch.set_num_threads(before)  # it is kept by thread, but new threads take over what was set last
-        yield pool
+    try:
+        yield
+    finally:
+        with _lock:
+            before = _alone.pop()
+            if not _alone:
+                torch.set_num_threads(before)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -52,7 +51,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads:
         yield from map(function, items)
         return
     source, failure = iter(items), None
-    with lone_threads(threads, "stream") as pool:
+    with one_thread_each(), ThreadPoolExecutor(threads, thread_name_prefix="stream") as pool:
         pending: deque[Future[Result]] = deque()
         try:
             while failure is None:

@@ -223,7 +223,7 @@ def _blocks(logits: Tensor, mask: NDArray[np.uint8] | None) -> Iterator[tuple[Te
         labels = torch.full((flat.shape[1],), classes, device=logits.device)
     else:
         labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long().clamp_(max=classes)
-    yield from zip(flat.split(size, 1), labels.split(size), strict=True)
+    yield from zip(torch.split(flat, size, 1), torch.split(labels, size), strict=True)
 
 
 def _sums(counts: NDArray[np.float64], losses: NDArray[np.float64]) -> PixelSums:

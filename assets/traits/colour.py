@@ -50,7 +50,7 @@ def lab(batch: Tensor) -> Tensor:
     matrix = torch.tensor(_XYZ_FROM_RGB, device=batch.device) / torch.tensor(_WHITE, device=batch.device)[:, None]
     found = torch.empty(batch.shape, device=batch.device).flatten(2)
     size = PIXELS_AT_ONCE if batch.device.type == "cpu" else max(1, found.shape[2])
-    for part, into in zip(batch.float().flatten(2).split(size, 2), found.split(size, 2), strict=True):
+    for part, into in zip(torch.split(batch.float().flatten(2), size, 2), torch.split(found, size, 2), strict=True):
         clipped = part.clamp(0, 1)
         curved = clipped.add(0.055).div_(1.055).log_().mul_(2.4).exp_()
         xyz = matrix @ torch.where(clipped > _SRGB_KNEE, curved, clipped.div_(12.92))

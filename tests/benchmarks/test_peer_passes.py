@@ -17,7 +17,7 @@ from PIL import Image
 
 from assets.inference.forward import PassTables, run_pass
 from assets.inference.latents import vectors
-from assets.statistics.distances import frechet
+from assets.statistics.distances import frechet_distance
 from assets.traits.measure import measure_pictures
 from resources.config import GapConfig, ModelConfig
 from resources.engine import LocalEngine
@@ -162,7 +162,8 @@ def test_torch_fidelity_features_and_frechet_distance(network, pictures, ours, b
 
     def own() -> float:
         latents = ours().astype(np.float64)
-        return frechet(latents[:half], latents[half:])
+        moments = [(part.mean(0), np.cov(part, rowvar=False)) for part in (latents[:half], latents[half:])]
+        return frechet_distance(*moments[0], *moments[1])
 
     assert own() == pytest.approx(theirs(), rel=1e-2)
     report(benchmark, theirs, own)

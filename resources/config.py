@@ -333,12 +333,17 @@ class QualityConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how passes over pictures run; the keys from `address` on belong to the engine 'ray'."""
+    """Where and how passes over pictures run; the keys from `address` on belong to the engine 'ray'.
+
+    `precision`: 'auto' is bfloat16 (autocast) on CUDA, else float32; one that is named makes figures of its own.
+    """
 
     engine: Literal["local", "ray"] = "local"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch_size: int = Field(default=8, ge=1)
     workers: int = Field(default=2, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
     address: str | None = Field(default=None, min_length=1)
     actors: int | None = Field(default=None, ge=1)
     actor_cpus: int | None = Field(default=None, ge=1)
@@ -350,6 +355,10 @@ class ComputeConfig(Section):
         if given and self.engine != "ray":
             raise ValueError(f"{given[0]!r} says something to the engine 'ray'; set engine: ray, or take the key out")
         return self
+
+    def half(self, device: str) -> bool:
+        """Whether forwards on a device run in bfloat16."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
 
 
 class ScheduleConfig(Section):

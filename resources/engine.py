@@ -9,12 +9,16 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from resources.config import GapConfig
 from resources.datasets import open_reader
 from resources.errors import ConfigError
 from resources.pictures import Batch, SamplePaths, load_batches
+from resources.streams import in_order
+
+if TYPE_CHECKING:
+    from resources.model import SegmentationModel
 
 Result = TypeVar("Result")
 Notes = Mapping[str, Any]
@@ -24,8 +28,32 @@ Computation = Callable[[Batch, Notes], Result]
 
 
 @dataclass(frozen=True, slots=True)
+class Streams:
+    """How batches go through a computation: so many side by side, each cut into so many parts."""
+
+    threads: int = 1
+    parts: int = 1
+
+    @classmethod
+    def of(cls, *models: SegmentationModel) -> Streams:
+        """What all of some models allow. On a processor streams share a batch, so that memory stays."""
+        threads = min(model.streams for model in models)
+        return cls(threads, threads if models[0].device.type == "cpu" else 1)
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """A computation whose batches may run side by side; others run one after the other, in the caller's thread."""
+
+    @property
+    def streams(self) -> Streams:
+        """How its batches go."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Computed(Generic[Result]):
-    """What a computation gave for one batch, and the ids of the batch's samples in order."""
+    """What a computation gave for one batch, or a part of it, and the ids of its samples in order."""
 
     ids: list[str]
     result: Result
@@ -45,7 +73,7 @@ class MapBatches(Protocol):
     def __call__(
         self, samples: list[SamplePaths], computation: Computation[Result], notes: Notes, /
     ) -> Iterator[Computed[Result]]:
-        """Results in the order of the samples, one a batch."""
+        """Results in the order of the samples."""
         ...
 
 
@@ -98,9 +126,10 @@ class LocalEngine(Engine):
 def computed(
     batches: Iterator[Batch], computation: Computation[Result], notes: Notes
 ) -> Iterator[Computed[Result]]:  # fmt: skip
-    """Run a computation over batches, one after the other, in this process."""
-    for batch in batches:
-        yield Computed(batch.ids, computation(batch, notes))
+    """Run a computation over batches in this process; results in order."""
+    streams = computation.streams if isinstance(computation, Streamed) else Streams()
+    parts = (part for batch in batches for part in batch.pieces(streams.parts))
+    return in_order(lambda part: Computed(part.ids, computation(part, notes)), parts, streams.threads)
 
 
 def in_process(batches: Batches) -> MapBatches:

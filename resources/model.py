@@ -11,12 +11,13 @@ import json
 import pickle
 import re
 import shutil
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.config import EXPORTED, GapConfig, ModelConfig
+from resources.config import EXPORTED, ComputeConfig, GapConfig, ModelConfig
 from resources.errors import ModelError
 from resources.fingerprint import file_digest, fingerprint
 
@@ -47,14 +48,19 @@ class SegmentationModel:
     """A segmentation network with its preprocessing, on its device, in evaluation mode.
 
     Input: float32 (n, 3, H, W) in 0..1, RGB. `fingerprint` names weights, architecture and preprocessing.
-    An exported network runs as it is, on the device that it was opened for.
+    An exported network runs as it is, on the device that it was opened for. `compute` gives precision and compilation.
     """
 
     def __init__(
-        self, network: nn.Module | ExportedNetwork, config: ModelConfig, class_count: int, version: str, device: str
-    ) -> None:
+        self, network: nn.Module | ExportedNetwork, config: ModelConfig, class_count: int, version: str, device: str,
+        compute: ComputeConfig | None = None,
+    ) -> None:  # fmt: skip
         import torch
         from torch import nn
+
+        compute = compute or ComputeConfig()
+        # For models that are made from this one: compiling takes longer than their few forwards.
+        self.compute = compute.model_copy(update={"compile": False})
 
         if isinstance(network, nn.Module):
             network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -65,6 +71,24 @@ class SegmentationModel:
         self.device = torch.device(device)
         self._mean = torch.tensor(config.mean, device=device)[:, None, None]
         self._std = torch.tensor(config.std, device=device)[:, None, None]
+        self._half = isinstance(network, nn.Module) and compute.half(self.device.type)
+        self._compiled = isinstance(network, nn.Module) and compute.compile
+        self._run = torch.compile(_forward) if self._compiled else _forward
+
+    @property
+    def streams(self) -> int:
+        """Batches that may run side by side, in a thread each: on a processor that beats sharing out each operation.
+
+        1 for networks of which it is not known that they keep no state between calls; on CUDA, 2, so that one batch's
+        sums come back while the next one runs.
+        """
+        import torch
+        from torch import nn
+
+        stateful = self.config.factory is not None or not isinstance(self.network, nn.Module) or self._compiled
+        if stateful or self.device.type == "mps":
+            return 1
+        return 2 if self.device.type == "cuda" else torch.get_num_threads()
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -75,23 +99,27 @@ class SegmentationModel:
         """Move to the device, subtract the mean, divide by the deviation."""
         import torch
 
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()  # else the copy blocks
         batch = batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         return (batch - self._mean) / self._std
 
     def __call__(self, batch: Tensor) -> Outputs:
-        """Forward a batch without gradients; autocast on CUDA. Raises ModelError for logits of another class count."""
-        import torch
-        from torch import nn
+        """Forward a batch without gradients, in the precision that `compute.precision` says.
 
-        half = self.device.type == "cuda" and isinstance(self.network, nn.Module)
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            logits, stages = _forward(self.network, self.normalised(batch), self.config.embedding_layer)
+        Raises ModelError for logits of another class count.
+        """
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
+            logits, stages = self._run(self.network, self.normalised(batch), self.config.embedding_layer)
         if logits.shape[1] != self.class_count:
             raise ModelError(
                 f"model: {logits.shape[1]} output channels, but 'classes' names {self.class_count}; "
                 "give the class list that the model was trained on"
             )
-        return Outputs(logits.float(), [stage.float() for stage in stages])
+        # Whatever reads the logits goes over the classes of neighbouring pixels.
+        return Outputs(logits.float().contiguous(), [stage.float() for stage in stages])
 
 
 def _forward(
@@ -123,7 +151,13 @@ def forward_hooked(network: nn.Module, batch: Tensor, embedding_layer: str) -> t
     from resources.exported.program import named_outputs, pick_logits
 
     latents: list[Any] = []
-    hook = network.get_submodule(embedding_layer).register_forward_hook(lambda *call: latents.append(call[2]))
+    own = threading.get_ident()
+
+    def keep(*call: Any) -> None:  # of this call, not of one that another thread makes meanwhile
+        if threading.get_ident() == own:
+            latents.append(call[2])
+
+    hook = network.get_submodule(embedding_layer).register_forward_hook(keep)
     try:
         output = network(batch)
     finally:
@@ -311,6 +345,11 @@ def model_fingerprint(config: ModelConfig, class_names: tuple[str, ...], weights
     return fingerprint(described, class_names, weights_digest)
 
 
+def precise_version(version: str, compute: ComputeConfig) -> str:
+    """A model's fingerprint under a precision: figures of another precision are figures of another model."""
+    return version if compute.precision == "auto" else fingerprint(version, compute.precision)
+
+
 def save_model(
     folder: Path, network: nn.Module | ExportedNetwork, config: GapConfig, *, trained_here: bool
 ) -> str:  # fmt: skip
@@ -352,7 +391,7 @@ def write_weights(network: nn.Module, path: Path) -> None:
     temporary.replace(path)
 
 
-_loaded: dict[tuple[str, str], SegmentationModel] = {}
+_loaded: dict[tuple[str, str, ComputeConfig], SegmentationModel] = {}
 
 
 def load_model(folder: Path, config: GapConfig) -> SegmentationModel:
@@ -371,11 +410,14 @@ def load_model(folder: Path, config: GapConfig) -> SegmentationModel:
             f"{folder}: the model was saved under other settings, or not to its end; materialise source/model again "
             "or use 'domain-gap run'"
         )
-    key = (card["fingerprint"], device)
+    version = precise_version(card["fingerprint"], config.compute)
+    key = (version, device, config.compute)
     if key not in _loaded:
         network = _opened(weights, config)
         _loaded.clear()
-        _loaded[key] = SegmentationModel(network, config.model, len(config.class_names), card["fingerprint"], device)
+        _loaded[key] = SegmentationModel(
+            network, config.model, len(config.class_names), version, device, config.compute
+        )
     return _loaded[key]
 
 

@@ -21,6 +21,9 @@ from resources.datasets.base import Reader, read_image
 if TYPE_CHECKING:
     from torch import Tensor
 
+AHEAD_BYTES = 512 << 20
+"""Decoded pictures that wait for the model hold at most so much, but for one a worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplePaths:
@@ -43,6 +46,11 @@ class Picture:
     mask: NDArray[np.uint8] | None
     reduced: Tensor
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return self.image.nbytes + (0 if self.mask is None else self.mask.nbytes) + self.reduced.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -50,6 +58,12 @@ class Batch:
 
     pictures: list[Picture]
     reduced: Tensor
+
+    def pieces(self, count: int) -> list[Batch]:
+        """The batch in `count` parts of about equal size, fewer where it has fewer pictures."""
+        size = -(-len(self.pictures) // count)
+        starts = range(0, len(self.pictures), size)
+        return [Batch(self.pictures[i : i + size], self.reduced[i : i + size]) for i in starts]
 
     @property
     def ids(self) -> list[str]:
@@ -86,7 +100,7 @@ def load_picture(reader: Reader, paths: SamplePaths, input_size: tuple[int, int]
 def load_batches(
     reader: Reader, samples: Sequence[SamplePaths], input_size: tuple[int, int], *, batch_size: int, workers: int
 ) -> Iterator[Batch]:
-    """Decode samples in order, `workers` threads ahead by at most two batches, and batch them.
+    """Decode samples in order, `workers` threads ahead by at most two batches and `AHEAD_BYTES`, and batch them.
 
     Raises UnreadableSample for a file that changed under the run.
     """
@@ -104,11 +118,15 @@ def _decode_ahead(
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         pending: deque[Future[Picture]] = deque()
+        most = ahead
         try:
             for sample in samples:
                 pending.append(pool.submit(load_picture, reader, sample, input_size))
-                if len(pending) >= ahead:
-                    yield pending.popleft().result()
+                while len(pending) >= most:
+                    picture = pending.popleft().result()
+                    # pictures of one set are about as large as one another
+                    most = min(ahead, max(workers, AHEAD_BYTES // picture.size))
+                    yield picture
             while pending:
                 yield pending.popleft().result()
         finally:

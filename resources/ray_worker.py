@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from ray import cloudpickle
 
-from resources.config import ModelConfig
+from resources.config import ComputeConfig, ModelConfig
 from resources.datasets.base import Reader
 from resources.engine import Computation, Notes, computed
 from resources.errors import ConfigError, DomainGapError
@@ -81,6 +81,7 @@ class _Portable:
     config: ModelConfig
     class_count: int
     version: str
+    compute: ComputeConfig
 
     @classmethod
     def of(cls, model: SegmentationModel) -> _Portable:
@@ -92,7 +93,7 @@ class _Portable:
             kept = network.path
         else:
             kept = network if model.device.type == "cpu" else copy.deepcopy(network).cpu()
-        return cls(kept, model.config, model.class_count, model.fingerprint)
+        return cls(kept, model.config, model.class_count, model.fingerprint, model.compute)
 
     def on(self, device: str) -> SegmentationModel:
         from resources.exported.network import open_exported
@@ -102,7 +103,7 @@ class _Portable:
             network = open_exported(self.network, self.config, self.class_count, device)
         else:
             network = self.network
-        return SegmentationModel(network, self.config, self.class_count, self.version, device)
+        return SegmentationModel(network, self.config, self.class_count, self.version, device, self.compute)
 
 
 class _Packer(cloudpickle.Pickler):

@@ -112,9 +112,8 @@ class Tent(Descent):
         return self._guarded_loss(network) <= float(bound)
 
     def _guarded_loss(self, network: nn.Module) -> float:
-        model = SegmentationModel(
-            network, self.model.config, self.model.class_count, self.model.fingerprint, str(self.model.device)
-        )
+        own = self.model
+        model = SegmentationModel(network, own.config, own.class_count, own.fingerprint, str(own.device), own.compute)
         losses = []
         material = self.material
         for batch in material.engine.batches("source", list(material.guarded[:GUARDED])):

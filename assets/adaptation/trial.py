@@ -94,7 +94,7 @@ def adapted_model(source: SegmentationModel, weights: Path, digest: str) -> Segm
     network = copy.deepcopy(source.network)
     network.load_state_dict(load_file(weights))  # type: ignore[union-attr]
     version = fingerprint(source.fingerprint, digest)
-    return SegmentationModel(network, source.config, source.class_count, version, str(source.device))
+    return SegmentationModel(network, source.config, source.class_count, version, str(source.device), source.compute)
 
 
 def _measure(

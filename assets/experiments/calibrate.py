@@ -19,7 +19,7 @@ from assets.experiments.responses import Setting, probes
 from assets.inference.estimation import ESTIMATION_SCHEMA, estimation_columns
 from assets.inference.forward import sample_paths
 from assets.inference.losses import at_label_pixels, pixel_sums
-from resources.engine import MapBatches, Notes
+from resources.engine import MapBatches, Notes, Streams
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch
@@ -62,6 +62,11 @@ class Imitated:
     """The computation of the pass. Notes: the fingerprint of each row of a sample that is due, by row id."""
 
     model: SegmentationModel
+
+    @property
+    def streams(self) -> Streams:
+        """What the model allows."""
+        return Streams.of(self.model)
 
     def __call__(self, batch: Batch, notes: Notes) -> pl.DataFrame:
         """The due rows of a batch under every imitation."""

@@ -162,4 +162,4 @@ def measure_of(trait: str) -> Measure:
         return lambda batch: quick[trait](batch).cpu().numpy().astype(np.float64)
     if trait not in PICTURE_TRAITS:
         raise NotApplicable(f"{trait} can't be measured on changed pictures; give the match a `measure`")
-    return lambda batch: measure_pictures(batch)[trait]
+    return lambda batch: measure_pictures(batch, [trait])[trait]

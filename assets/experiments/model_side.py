@@ -69,7 +69,7 @@ class BatchNormReestimation:
             layer.running_mean = mean + self.share * mean_shift
             layer.running_var = ((1 - self.share) * variance + self.share * target_variance).clamp(min=0)
         version = fingerprint(model.fingerprint, "batch_norm", self.share, sham, float(fit_pictures.double().sum()))
-        return SegmentationModel(network, model.config, model.class_count, version, str(model.device))
+        return SegmentationModel(network, model.config, model.class_count, version, str(model.device), model.compute)
 
 
 def is_batch_norm(layer: nn.Module) -> bool:

@@ -34,8 +34,9 @@ from assets.experiments.reweight import recomposed_losses
 from assets.inference.estimation import Calibration, estimated_sums, strided_pixels
 from assets.inference.losses import at_label_pixels, list_column, pixel_sums
 from assets.traits.measure import PICTURE_TRAITS, measure_pictures
+from resources.commits import committing
 from resources.datasets.base import IGNORE
-from resources.engine import Computation, Computed, Notes, Result
+from resources.engine import Computation, Computed, Notes, Result, Streams
 from resources.fingerprint import fingerprint
 from resources.model import SegmentationModel
 from resources.pictures import Batch, Picture
@@ -343,6 +344,11 @@ class TrialRows:
     trials: list[Measured]
     calibration: Calibration | None
 
+    @property
+    def streams(self) -> Streams:
+        """What all the trials' models allow."""
+        return Streams.of(*(trial.predictor.model for trial in self.trials))
+
     def __call__(self, batch: Batch, notes: Notes) -> list[pl.DataFrame]:
         """The due rows of each trial, in their order."""
         return [pl.DataFrame(self._rows(place, batch, notes), schema=TRIAL_SCHEMA) for place in range(len(self.trials))]
@@ -358,7 +364,7 @@ def run_trials(
 ) -> int:  # fmt: skip
     """Run all stale rows of all trials, each sample decoded once a side. Returns the number of forwards (pictures).
 
-    Rows are committed batch by batch, so that a killed run resumes at its last batch.
+    Rows are committed in the background as they are done, so that a killed run resumes at its last commit.
     """
     forwards = 0
     for side in ("target", "holdout"):
@@ -369,11 +375,14 @@ def run_trials(
                 notes.setdefault(name, {})[place] = trial.prints[f"{trial.role}:{name}"]
         if not notes:
             continue
-        found = run(side, sorted(notes), TrialRows([Measured.of(trial) for trial in due], calibration), notes)
-        for done in track(found, f"{what} ({side})", len(notes), size=lambda done: len(done.ids)):
-            for trial, rows in zip(due, done.result, strict=True):
-                if not rows.is_empty():
-                    trial.table.upsert(rows, new=trial.change.new)
+        computation = TrialRows([Measured.of(trial) for trial in due], calibration)
+        found = run(side, sorted(notes), computation, notes)
+        new = [frozenset(trial.change.new) for trial in due]
+        with committing() as commits:
+            for done in track(found, f"{what} ({side})", len(notes), size=lambda done: len(done.ids)):
+                for trial, rows, known in zip(due, done.result, new, strict=True):
+                    if not rows.is_empty():
+                        commits.put(trial.table, rows, new=known)
                     forwards += rows.height
     return forwards
 
@@ -467,9 +476,10 @@ def _predict_windows(predictor: Predictor, picture: Picture) -> tuple[Picture, T
 def _run(
     trial: Measured, pictures: list[Picture], prints: list[str], calibration: Calibration | None
 ) -> Iterator[dict[str, Any]]:
-    measured = _measured(trial, pictures)
-    relabel = trial.predictor.relabel
-    for i, (picture, scores, mask, latent) in enumerate(predict(trial.predictor, pictures)):
+    predictor = _changed_once(trial.predictor) if trial.predictor.windows is None else trial.predictor
+    measured = _measured(trial, pictures, predictor)
+    relabel = predictor.relabel
+    for i, (picture, scores, mask, latent) in enumerate(predict(predictor, pictures)):
         ruled = relabel(scores, mask) if relabel else [(scores, mask)]
         found = [loss_sums(picture, *one, calibration) for one in ruled]
         row_id = f"{trial.role}:{picture.sample_id}"
@@ -482,15 +492,30 @@ def _run(
         }  # fmt: skip
 
 
-def _measured(trial: Measured, pictures: list[Picture]) -> list[list[float]]:
+def _measured(trial: Measured, pictures: list[Picture], predictor: Predictor) -> list[list[float]]:
     """The trial's traits after the change."""
     if not trial.traits:
         return [[] for _ in pictures]
     import torch
 
     batch = torch.stack([picture.reduced for picture in pictures])
-    values = measure_pictures(_changed(trial.predictor, batch, [picture.sample_id for picture in pictures]))
+    values = measure_pictures(_changed(predictor, batch, [picture.sample_id for picture in pictures]), trial.traits)
     return np.column_stack([values[name] for name in trial.traits]).tolist()  # type: ignore[no-any-return]
+
+
+def _changed_once(predictor: Predictor) -> Predictor:
+    """The predictor of one batch: its change is made once, for traits and forward alike."""
+    change = predictor.change
+    if change is None:
+        return predictor
+    made: list[Tensor] = []
+
+    def once(batch: Tensor, ids: list[str]) -> Tensor:
+        if not made:
+            made.append(change(batch, ids))
+        return made[0]
+
+    return replace(predictor, change=once)
 
 
 def _changed(predictor: Predictor, batch: Tensor, ids: list[str]) -> Tensor:

@@ -70,7 +70,7 @@ def _make_model(config: GapConfig, store: SampleStore, engine: Engine) -> tuple[
 
 def build(config: GapConfig, key: str) -> list[Any]:
     """`embeddings` and `evaluation` of one data set; either alone, or both from the same forwards."""
-    code = code_version(*PASS_CODE)
+    code = fingerprint(code_version(*PASS_CODE), config.compute.precision)
     deps = [[key, "manifest"], ["source", "model"]]
     names = {
         "embeddings": (

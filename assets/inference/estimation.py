@@ -94,16 +94,19 @@ def estimation_columns(logits: Tensor) -> dict[str, Any]:
     `expected_loss`, `expected_pixels`: (temperatures, C) of `expected_sums`, flat. `confidence_bins`, `entropy_bins`:
     pixels by confidence (log-odds) and by negative log-entropy.
     """
-    scores = strided_pixels(logits)
-    sums = [expected_sums(scores, temperature) for temperature in TEMPERATURES]
+    import torch
+
+    scores = strided_pixels(logits).contiguous()
     logs = scores.log_softmax(0)
+    sums = torch.stack([_expected(scores, logs, temperature) for temperature in TEMPERATURES], 1)
+    loss, pixels = sums.flatten(1).cpu().numpy()
     shares = logs.exp()
     peak = logs.max(0).values
     rest = (1 - peak.double().exp()).clamp(min=TINY)
     entropy = -(shares * logs).sum(0)
     return {
-        "expected_loss": np.concatenate([loss for loss, _ in sums]).tolist(),
-        "expected_pixels": np.concatenate([pixels for _, pixels in sums]).tolist(),
+        "expected_loss": loss.tolist(),
+        "expected_pixels": pixels.tolist(),
         "confidence_bins": _histogram(peak.double() - rest.log(), CONFIDENCE_EDGES),
         "entropy_bins": _histogram(-entropy.double().clamp(min=TINY).log(), ENTROPY_EDGES),
     }
@@ -125,9 +128,17 @@ def expected_sums(scores: Tensor, temperature: float) -> tuple[Floats, Floats]:
     loss_c = Σ −q_c·log p_c and pixels_c = Σ q_c, each (C,). Where T minimises the cross-entropy of labels under q,
     Σ_c loss_c equals the loss under p: that is the minimum's first-order condition.
     """
+    loss, pixels = _expected(scores, scores.log_softmax(0), temperature).cpu().numpy()
+    return loss, pixels
+
+
+def _expected(scores: Tensor, logs: Tensor, temperature: float) -> Tensor:
+    """Both sums of `expected_sums`, (2, C), of scores and their log-softmax `logs`, (C, P)."""
+    import torch
+
     shares = (scores / temperature).softmax(0)
-    loss = -(shares * scores.log_softmax(0)).double().sum(1)
-    return loss.cpu().numpy(), shares.double().sum(1).cpu().numpy()
+    pixels = shares.double().sum(1)
+    return torch.stack([-shares.mul_(logs).double().sum(1), pixels])
 
 
 def estimated_sums(scores: Tensor, calibration: Calibration) -> tuple[Floats, Floats]:

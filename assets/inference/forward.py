@@ -17,7 +17,8 @@ from assets.inference.estimation import estimation_columns
 from assets.inference.label_quality import label_quality
 from assets.inference.latents import EMBEDDING_SCHEMA, embedding_rows
 from assets.inference.losses import EVALUATION_SCHEMA, Evaluation, at_label_pixels, encode_classes, evaluate
-from resources.engine import MapBatches, Notes
+from resources.commits import committing
+from resources.engine import MapBatches, Notes, Streams
 from resources.fingerprint import fingerprint
 from resources.model import Outputs, SegmentationModel
 from resources.pictures import Batch, Picture, SamplePaths, to_input_mask
@@ -66,6 +67,11 @@ class Forward:
 
     model: SegmentationModel
 
+    @property
+    def streams(self) -> Streams:
+        """What the model allows."""
+        return Streams.of(self.model)
+
     def __call__(self, batch: Batch, notes: Notes) -> dict[str, pl.DataFrame]:
         """The due rows of each table."""
         outputs = self.model(batch.reduced)
@@ -91,7 +97,7 @@ def run_pass(
 ) -> dict[str, Change]:
     """Bring the embeddings and evaluation tables up to date with one forward per sample that either needs.
 
-    Batches are committed as they are done, so that a killed pass resumes at its last one.
+    Rows are committed in the background as they are done, so that a killed pass resumes at its last commit.
     """
     samples = usable(manifest)
     wanted = {
@@ -107,9 +113,12 @@ def run_pass(
         for sample_id in change.stale:
             notes.setdefault(sample_id, {})[name] = prints[name][sample_id]
     todo = [paths[sample_id] for sample_id in sorted(notes)]
-    for done in track(run(todo, Forward(model), notes), what, len(todo), size=lambda done: len(done.ids)):
-        for name, rows in done.result.items():
-            asked[name][0].upsert(rows, new=changes[name].new)
+    new = {name: frozenset(change.new) for name, change in changes.items()}
+    found = run(todo, Forward(model), notes)
+    with committing() as commits:
+        for done in track(found, what, len(todo), size=lambda done: len(done.ids)):
+            for name, rows in done.result.items():
+                commits.put(asked[name][0], rows, new=new[name])
     for name, (table, _) in asked.items():
         table.remove(changes[name].removed)
         table.finish()

@@ -65,9 +65,9 @@ def label_quality(logits: Tensor, mask: NDArray[np.uint8]) -> LabelQuality:
 
     classes = logits.shape[0]
     labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long()
-    valid = (labels != IGNORE).nonzero()[:, 0]
+    valid = labels != IGNORE
+    own = self_confidence(logits.reshape(classes, -1), labels.clamp(max=classes - 1))[valid].double()
     labels = labels[valid]
-    own = self_confidence(logits.reshape(classes, -1).index_select(1, valid), labels).double()
     if not len(own):
         nothing = np.zeros(classes, np.int64)
         return LabelQuality(None, nothing, nothing.copy())

@@ -44,7 +44,7 @@ def embedding_rows(outputs: Outputs, ids: list[str], fingerprints: list[str]) ->
     regions = _region_means(outputs.latent, outputs.logits)
     channels = [int(stage.shape[1]) for stage in outputs.stages]
     means = _joined([stage.mean((2, 3)) for stage in outputs.stages])
-    deviations = _joined([stage.std((2, 3), correction=0) for stage in outputs.stages])
+    deviations = _joined([_deviation(stage) for stage in outputs.stages])
     return [
         {
             "sample_id": sample_id,
@@ -94,6 +94,11 @@ def _region_means(features: Tensor, logits: Tensor) -> list[tuple[NDArray[np.int
         present = np.flatnonzero(counts)
         found.append((present.astype(np.int32), vectors_of[present]))
     return found
+
+
+def _deviation(stage: Tensor) -> Tensor:
+    """Population deviation by picture and channel; std() takes about five times as long on a processor."""
+    return (stage - stage.mean((2, 3), keepdim=True)).square_().mean((2, 3)).sqrt_()
 
 
 def _joined(parts: list[Tensor]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ Does not: aggregates over samples (diagnosis), forwards.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ from PIL import Image
 
 from assets.inference.estimation import ESTIMATION_SCHEMA
 from assets.inference.label_quality import LABEL_QUALITY_SCHEMA
-from resources.datasets.base import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ECE_BINS = 15
+PIXELS_AT_ONCE = 1 << 14
+"""Of a picture on a processor: their scores fit its cache."""
 LISTS = {"loss_sum": pl.Float64, "class_pixels": pl.Int64, "confusion": pl.Int64, "predicted_pixels": pl.Int64,
          "pair_loss": pl.Float64, "pair_confidence": pl.Float64}  # fmt: skip
 BINS = {"bin_count": pl.Int64, "bin_confidence": pl.Float64, "bin_correct": pl.Int64}
@@ -119,52 +121,60 @@ def at_label_pixels(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 def pixel_sums(logits: Tensor, mask: NDArray[np.uint8]) -> PixelSums:
     """Loss and confusion of one sample; logits (C, h, w) at the mask's pixels (h, w)."""
-    scores, labels = _labelled(logits, mask)
-    losses = scores.logsumexp(0) - scores.gather(0, labels[None])[0]
-    # max() over the class axis is several times faster than argmax() on a processor
-    return _sums(losses, labels, scores.max(0).indices, logits.shape[0])
-
-
-def evaluate(logits: Tensor, mask: NDArray[np.uint8] | None) -> Evaluation:
-    """All figures of one sample; logits (C, h, w) at the mask's pixels, or at any size without a mask."""
     import torch
 
     classes = logits.shape[0]
-    if mask is None:
-        mask = np.full(tuple(logits.shape[-2:]), IGNORE, np.uint8)
-        labelled = False
-    else:
-        labelled = True
-    flat = logits.reshape(classes, -1)
-    peak, predicted = flat.max(0)
-    normaliser = flat.logsumexp(0)
-    confidence = (peak - normaliser).exp()
-    entropy = normaliser - ((flat - normaliser).exp() * flat).sum(0)
-    labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long()
-    valid = (labels != IGNORE).nonzero()[:, 0]
-    labels, hit_confidence, hit_prediction = labels[valid], confidence[valid], predicted[valid]
-    losses = normaliser[valid] - flat.index_select(1, valid).gather(0, labels[None])[0]
-    bins = (hit_confidence * ECE_BINS).long().clamp_(0, ECE_BINS - 1)
-    correct = hit_prediction == labels
-    pairs = labels * classes + hit_prediction
+    cells = (classes + 1) * classes
+    table = np.zeros((2, cells))
+    for flat, labels in _blocks(logits, mask):
+        pixels = _Pixels(flat)
+        pairs = (labels * classes).add_(pixels.predicted)
+        sums = torch.bincount(pairs, minlength=cells), _weigh(pairs, pixels.losses(labels), cells)
+        table += torch.stack([one.double() for one in sums]).cpu().numpy()
+    counts, losses = table.reshape(2, classes + 1, classes)[:, :classes]
+    return _sums(counts, losses)
+
+
+def evaluate(logits: Tensor, mask: NDArray[np.uint8] | None) -> Evaluation:
+    """All figures of one sample; logits (C, h, w) at the mask's pixels, or at any size without a mask.
+
+    Every sum is a margin of one table: counts, losses and confidences by label, prediction and calibration bin.
+    """
+    import torch
+
+    classes = logits.shape[0]
+    cells = (classes + 1) * classes * ECE_BINS
+    table = np.zeros(3 * cells + 1)
+    for flat, labels in _blocks(logits, mask):
+        pixels = _Pixels(flat)
+        losses, confidence = pixels.losses(labels), pixels.confidence()
+        bins = (confidence * ECE_BINS).long().clamp_(0, ECE_BINS - 1)
+        cell = labels.mul_(classes).add_(pixels.predicted).mul_(ECE_BINS).add_(bins)
+        counts = torch.bincount(cell, minlength=cells).double()
+        weighed = [_weigh(cell, one, cells) for one in (losses, confidence)]
+        entropy = pixels.entropy().sum(dtype=torch.float64)[None]
+        table += torch.cat([counts, *weighed, entropy]).cpu().numpy()  # one transfer from the device
+    everything = table[:-1].reshape(3, classes + 1, classes, ECE_BINS)
+    pixel_count = float(everything[0].sum())
+    counts, losses, confidences = everything[:, :classes]
     return Evaluation(
-        sums=_sums(losses, labels, hit_prediction, classes),
-        confidence=float(confidence.double().mean()),
-        entropy=float(entropy.double().mean()),
-        predicted_pixels=_count(predicted, classes),
-        pair_loss=_weigh(pairs, losses, classes * classes).reshape(classes, classes),
-        pair_confidence=_weigh(pairs, hit_confidence, classes * classes).reshape(classes, classes),
-        bin_count=_count(bins, ECE_BINS),
-        bin_confidence=_weigh(bins, hit_confidence, ECE_BINS),
-        bin_correct=_count(bins[correct], ECE_BINS),
-        labelled=labelled,
+        sums=_sums(counts.sum(2), losses.sum(2)),
+        confidence=float(everything[2].sum()) / pixel_count,
+        entropy=float(table[-1]) / pixel_count,
+        predicted_pixels=everything[0].sum((0, 2)).astype(np.int64),
+        pair_loss=losses.sum(2),
+        pair_confidence=confidences.sum(2),
+        bin_count=counts.sum((0, 1)).astype(np.int64),
+        bin_confidence=confidences.sum((0, 1)),
+        bin_correct=np.einsum("ccb->b", counts).astype(np.int64),
+        labelled=mask is not None,
     )
 
 
 def encode_classes(prediction: NDArray[np.uint8]) -> bytes:
     """A class map as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(prediction).save(buffer, format="PNG", compress_level=6)
+    Image.fromarray(prediction).save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
 
 
@@ -174,29 +184,55 @@ def decode_classes(png: bytes) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def _labelled(logits: Tensor, mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+class _Pixels:
+    """What one softmax of scores (C, P) says of each pixel; read `losses` and `confidence` before `entropy`."""
+
+    def __init__(self, scores: Tensor) -> None:
+        # max() over the class axis is several times faster than argmax() on a processor
+        peak, self.predicted = scores.max(0)
+        self._shifted = scores - peak
+        self._shares = self._shifted.exp()
+        self._total = self._shares.sum(0)
+        self._normaliser = self._total.log()
+
+    def losses(self, labels: Tensor) -> Tensor:
+        """Cross-entropy (P,) with labels (P,); of no meaning where the label is no class."""
+        own = labels.clamp(max=self._shifted.shape[0] - 1)
+        return self._normaliser - self._shifted.gather(0, own[None])[0]
+
+    def confidence(self) -> Tensor:
+        """Probability of the predicted class, (P,)."""
+        return self._total.reciprocal()
+
+    def entropy(self) -> Tensor:
+        """Entropy of the prediction in nats, (P,); takes the shares apart."""
+        return self._normaliser - self._shares.mul_(self._shifted).sum(0) / self._total
+
+
+def _blocks(logits: Tensor, mask: NDArray[np.uint8] | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores (C, P) and labels (P,) a block at a time; a pixel without a label has the label C.
+
+    On a processor a block's sums stay in its cache; a device takes the picture as one block.
+    """
     import torch
 
-    labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long()
-    valid = (labels != IGNORE).nonzero()[:, 0]
-    return logits.reshape(logits.shape[0], -1).index_select(1, valid), labels[valid]
+    classes = logits.shape[0]
+    flat = logits.reshape(classes, -1)
+    size = PIXELS_AT_ONCE if logits.device.type == "cpu" else flat.shape[1]
+    if mask is None:
+        labels = torch.full((flat.shape[1],), classes, device=logits.device)
+    else:
+        labels = torch.from_numpy(mask).to(logits.device).reshape(-1).long().clamp_(max=classes)
+    yield from zip(torch.split(flat, size, 1), torch.split(labels, size), strict=True)
 
 
-def _sums(losses: Tensor, labels: Tensor, predicted: Tensor, classes: int) -> PixelSums:
-    return PixelSums(
-        loss_sum=_weigh(labels, losses, classes),
-        class_pixels=_count(labels, classes),
-        confusion=_count(labels * classes + predicted, classes * classes).reshape(classes, classes),
-    )
+def _sums(counts: NDArray[np.float64], losses: NDArray[np.float64]) -> PixelSums:
+    """Of tables by label and prediction, (C, C)."""
+    confusion = counts.astype(np.int64)
+    return PixelSums(losses.sum(1), confusion.sum(1), confusion)
 
 
-def _count(index: Tensor, length: int) -> NDArray[np.int64]:
+def _weigh(index: Tensor, weights: Tensor, length: int) -> Tensor:
     import torch
 
-    return torch.bincount(index, minlength=length).cpu().numpy()
-
-
-def _weigh(index: Tensor, weights: Tensor, length: int) -> NDArray[np.float64]:
-    import torch
-
-    return torch.bincount(index, weights.double(), minlength=length).cpu().numpy()
+    return torch.bincount(index, weights.double(), minlength=length)

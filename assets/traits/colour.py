@@ -7,6 +7,7 @@ Does not: traits of neighbourhoods (texture.py), decoding, resizing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 DARK = 5 / 255
 BRIGHT = 250 / 255
+PIXELS_AT_ONCE = 1 << 14
+"""Of a picture on a processor: what is between them and their Lab stays in its cache."""
 _BINS = 256
 _SMALLEST = 1 / 255
 
@@ -44,17 +47,24 @@ def lab(batch: Tensor) -> Tensor:
     """
     import torch
 
-    clipped = batch.float().clamp(0, 1)
-    curved = clipped.add(0.055).div_(1.055).log_().mul_(2.4).exp_()
-    linear = torch.lerp(clipped / 12.92, curved, (clipped > _SRGB_KNEE).float())
     matrix = torch.tensor(_XYZ_FROM_RGB, device=batch.device) / torch.tensor(_WHITE, device=batch.device)[:, None]
-    xyz = (matrix @ linear.flatten(2)).reshape(batch.shape)
-    roots = xyz.clamp(min=_LAB_KNEE).log_().div_(3).exp_()
-    x, y, z = torch.lerp(xyz.mul(7.787).add_(16 / 116), roots, (xyz > _LAB_KNEE).float()).unbind(1)
-    return torch.stack((y.mul(116).sub_(16), (x - y).mul_(500), (y - z).mul_(200)), dim=1)
+    found = torch.empty(batch.shape, device=batch.device).flatten(2)
+    size = PIXELS_AT_ONCE if batch.device.type == "cpu" else max(1, found.shape[2])
+    for part, into in zip(torch.split(batch.float().flatten(2), size, 2), torch.split(found, size, 2), strict=True):
+        clipped = part.clamp(0, 1)
+        curved = clipped.add(0.055).div_(1.055).log_().mul_(2.4).exp_()
+        xyz = matrix @ torch.where(clipped > _SRGB_KNEE, curved, clipped.div_(12.92))
+        roots = xyz.clamp(min=_LAB_KNEE).log_().div_(3).exp_()
+        x, y, z = torch.where(xyz > _LAB_KNEE, roots, xyz.mul(7.787).add_(16 / 116)).unbind(1)
+        torch.sub(y.mul(116), 16, out=into[:, 0])
+        torch.mul(x - y, 500, out=into[:, 1])
+        torch.mul(y - z, 200, out=into[:, 2])
+    return found.reshape(batch.shape)
 
 
-def colour_traits(batch: Tensor, grey: Tensor | None = None) -> dict[str, Tensor]:
+def colour_traits(
+    batch: Tensor, grey: Tensor | None = None, wanted: Collection[str] | None = None
+) -> dict[str, Tensor]:
     """Traits of pixel values, each of shape (B,), finite for every picture of at least one pixel.
 
     `batch` is float (B, 3, h, w) in 0..1; `grey` its `luma`, where the caller has it already. Deviations are population
@@ -69,23 +79,15 @@ def colour_traits(batch: Tensor, grey: Tensor | None = None) -> dict[str, Tensor
     - `saturation`: mean chroma of HSV, that is largest minus smallest channel, 0..1. (HSV's own saturation divides by
       the largest channel, and is noise where a picture is dark.)
     - `lab_*`: mean and deviation in CIE L*a*b*; `colour_cast`: hypot(mean a, mean b), the distance from neutral.
-    """
-    import torch
 
+    Those that share no work with a `wanted` one are left out; None wants all.
+    """
     batch = batch.float()
     grey = luma(batch) if grey is None else grey
     values: dict[str, Tensor] = {}
-    _moments(values, batch, ("mean_red", "mean_green", "mean_blue"), ("std_red", "std_green", "std_blue"))
-    _moments(values, grey[:, None], ("brightness",), ("contrast",))
-    values["gamma_estimate"] = grey.clamp(_SMALLEST, 1 - _SMALLEST).log().mean(dim=(1, 2)) / math.log(0.5)
-    values["luma_p05"] = _percentile(grey, 0.05)
-    values["luma_p95"] = _percentile(grey, 0.95)
-    values["clipped_dark"] = (grey <= DARK).float().mean(dim=(1, 2))
-    values["clipped_bright"] = (grey >= BRIGHT).float().mean(dim=(1, 2))
-    values["saturation"] = (batch.amax(dim=1) - batch.amin(dim=1)).mean(dim=(1, 2))
-    means, deviations = ("lab_l_mean", "lab_a_mean", "lab_b_mean"), ("lab_l_std", "lab_a_std", "lab_b_std")
-    _moments(values, lab(batch), means, deviations)
-    values["colour_cast"] = torch.hypot(values["lab_a_mean"], values["lab_b_mean"])
+    for names, part in _PARTS:
+        if wanted is None or not names.isdisjoint(wanted):
+            values.update(part(batch, grey))
     return values
 
 
@@ -97,22 +99,68 @@ def channel_histogram(batch: Tensor) -> Tensor:
     """
     import torch
 
-    size = batch.shape[0]
-    levels = (batch.float() * 255).round().clamp(0, 255).to(torch.int64).flatten(2)
-    rows = torch.arange(size * 3, device=batch.device).reshape(size, 3, 1)
-    counts = torch.bincount((rows * _BINS + levels).flatten(), minlength=size * 3 * _BINS)
-    return counts.reshape(size, 3, _BINS).to(torch.int32)
+    levels = (batch.float() * 255).round_().clamp_(0, 255).to(torch.uint8).flatten(2).flatten(0, 1)
+    counts = torch.stack([torch.bincount(plane, minlength=_BINS) for plane in levels])
+    return counts.reshape(*batch.shape[:2], _BINS).to(torch.int32)
 
 
-def _moments(values: dict[str, Tensor], planes: Tensor, means: tuple[str, ...], deviations: tuple[str, ...]) -> None:
-    """Put mean and population deviation of each channel of (B, C, h, w) under the names given."""
+def smallest(flat: Tensor, rank: int) -> Tensor:
+    """The value of a rank (1: the smallest) in each row of (B, n), (B,)."""
+    import numpy as np
+    import torch
+
+    if flat.device.type != "cpu":
+        return flat.kthvalue(rank, dim=1).values
+    # numpy's selection is several times as fast on a processor
+    return torch.from_numpy(np.partition(flat.detach().numpy(), rank - 1, axis=1)[:, rank - 1].copy())
+
+
+def _channels(batch: Tensor, _grey: Tensor) -> dict[str, Tensor]:
+    return _moments(batch, ("mean_red", "mean_green", "mean_blue"), ("std_red", "std_green", "std_blue"))
+
+
+def _greys(_batch: Tensor, grey: Tensor) -> dict[str, Tensor]:
+    return _moments(grey[:, None], ("brightness",), ("contrast",))
+
+
+def _midtones(_batch: Tensor, grey: Tensor) -> dict[str, Tensor]:
+    return {"gamma_estimate": grey.clamp(_SMALLEST, 1 - _SMALLEST).log().mean(dim=(1, 2)) / math.log(0.5)}
+
+
+def _ends(_batch: Tensor, grey: Tensor) -> dict[str, Tensor]:
+    """Nearest-rank percentiles, and what is clipped."""
+    flat = grey.flatten(1)
+    low, high = (smallest(flat, max(1, math.ceil(share * flat.shape[1]))) for share in (0.05, 0.95))
+    dark, bright = (far.float().mean(dim=(1, 2)) for far in (grey <= DARK, grey >= BRIGHT))
+    return {"luma_p05": low, "luma_p95": high, "clipped_dark": dark, "clipped_bright": bright}
+
+
+def _chroma(batch: Tensor, _grey: Tensor) -> dict[str, Tensor]:
+    return {"saturation": (batch.amax(dim=1) - batch.amin(dim=1)).mean(dim=(1, 2))}
+
+
+def _lab(batch: Tensor, _grey: Tensor) -> dict[str, Tensor]:
+    import torch
+
+    means, deviations = ("lab_l_mean", "lab_a_mean", "lab_b_mean"), ("lab_l_std", "lab_a_std", "lab_b_std")
+    values = _moments(lab(batch), means, deviations)
+    return values | {"colour_cast": torch.hypot(values["lab_a_mean"], values["lab_b_mean"])}
+
+
+def _moments(planes: Tensor, means: tuple[str, ...], deviations: tuple[str, ...]) -> dict[str, Tensor]:
+    """Mean and population deviation of each channel of (B, C, h, w) under the names given."""
     mean = planes.mean(dim=(2, 3), keepdim=True)
     deviation = (planes - mean).square_().mean(dim=(2, 3)).sqrt()
-    values.update(zip(means, mean.flatten(1).unbind(1), strict=True))
-    values.update(zip(deviations, deviation.unbind(1), strict=True))
+    values = dict(zip(means, mean.flatten(1).unbind(1), strict=True))
+    return values | dict(zip(deviations, deviation.unbind(1), strict=True))
 
 
-def _percentile(grey: Tensor, share: float) -> Tensor:
-    """Nearest-rank percentile per picture (torch.quantile refuses batches of more than 16 million values)."""
-    flat = grey.flatten(1)
-    return flat.kthvalue(max(1, math.ceil(share * flat.shape[1])), dim=1).values
+_PARTS: tuple[tuple[frozenset[str], Callable[[Tensor, Tensor], dict[str, Tensor]]], ...] = (
+    (frozenset({"mean_red", "mean_green", "mean_blue", "std_red", "std_green", "std_blue"}), _channels),
+    (frozenset({"brightness", "contrast"}), _greys),
+    (frozenset({"gamma_estimate"}), _midtones),
+    (frozenset({"luma_p05", "luma_p95", "clipped_dark", "clipped_bright"}), _ends),
+    (frozenset({"saturation"}), _chroma),
+    (frozenset({f"lab_{channel}_{what}" for channel in "lab" for what in ("mean", "std")} | {"colour_cast"}), _lab),
+)
+"""Traits that are computed together, and how."""

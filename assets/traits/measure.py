@@ -7,7 +7,7 @@ Does not: the traits themselves (colour.py, texture.py, layout.py), decoding, re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +27,8 @@ PICTURE_TRAITS = tuple(trait.name for trait in picture_traits())
 _PICTURES_AT_ONCE = 2
 
 
-def measure_pictures(batch: Tensor) -> dict[str, NDArray[np.float64]]:
-    """All picture traits of a batch (B ≥ 1, 3, h, w), float in 0..1, on any device: by name, each of shape (B,).
+def measure_pictures(batch: Tensor, names: Sequence[str] = PICTURE_TRAITS) -> dict[str, NDArray[np.float64]]:
+    """Picture traits of a batch (B ≥ 1, 3, h, w), float in 0..1, on any device: by name, each of shape (B,).
 
     The batch is the picture as the model sees it, before mean and deviation are taken out. Finite for pictures of at
     least 32×32 pixels; see `colour_traits` and `texture_traits` for definitions and smaller ones.
@@ -38,20 +38,20 @@ def measure_pictures(batch: Tensor) -> dict[str, NDArray[np.float64]]:
     # On a processor, two pictures at a time need less memory than a whole batch, and take no longer.
     parts = torch.split(batch, _PICTURES_AT_ONCE) if batch.device.type == "cpu" else (batch,)
     with torch.no_grad():
-        table = torch.cat([_measure(part.float()) for part in parts], dim=1).cpu().numpy().astype(np.float64)
-    return dict(zip(PICTURE_TRAITS, table, strict=True))
+        table = torch.cat([_measure(part.float(), names) for part in parts], dim=1).cpu().numpy().astype(np.float64)
+    return dict(zip(names, table, strict=True))
 
 
-def _measure(batch: Tensor) -> Tensor:
-    """Picture traits of a batch in the order of their names, (traits, B)."""
+def _measure(batch: Tensor, names: Sequence[str]) -> Tensor:
+    """Picture traits of a batch in the order of their names, (names, B)."""
     import torch
 
     from assets.traits.colour import colour_traits, luma
     from assets.traits.texture import texture_traits
 
     grey = luma(batch)
-    values = colour_traits(batch, grey) | texture_traits(batch, grey)
-    return torch.stack([values[name] for name in PICTURE_TRAITS])
+    values = colour_traits(batch, grey, names) | texture_traits(batch, grey, names)
+    return torch.stack([values[name] for name in names])
 
 
 def measure_shape(height: int, width: int) -> dict[str, float]:

@@ -160,7 +160,7 @@ def as_rgb(picture: Decoded) -> NDArray[np.uint8]:
     if image.mode in ("P", "PA", "LA", "La", "RGBa"):  # their transparency is only dropped cleanly by way of RGBA
         image = image.convert("RGBA")
     try:
-        pixels = np.array(image.convert("RGB"))
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except ValueError:
         raise UnreadableSample(f"{picture.name}: no conversion from mode {image.mode} to RGB") from None
     if "16" in picture.stored:

@@ -349,6 +349,16 @@ class ComputeConfig(Section):
     actor_cpus: int | None = Field(default=None, ge=1)
     actor_gpus: float | None = Field(default=None, ge=0)
 
+    @field_validator("address")
+    @classmethod
+    def _of_a_node(cls, address: str | None) -> str | None:
+        if address is not None and "://" in address:
+            raise ValueError(
+                "expected the head's host:port, or auto; Ray Data gives no results to a client outside the cluster, "
+                "so run on a node of it"
+            )
+        return address
+
     @model_validator(mode="after")
     def _of_the_engine(self) -> ComputeConfig:
         given = [name for name in ("address", "actors", "actor_cpus", "actor_gpus") if name in self.model_fields_set]

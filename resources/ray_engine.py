@@ -12,7 +12,7 @@ import re
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +89,8 @@ class RayEngine(Engine):
                 ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
             return
         try:
-            _knock(compute.address)
-            ray.init(compute.address, **quiet)
+            with _on_loopback() if _only_on_loopback(compute.address) else nullcontext():
+                ray.init(compute.address, **quiet)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"compute.address: no Ray cluster at {compute.address!r} that this process can join ({_line(error)}); "
@@ -191,11 +191,28 @@ def _on_loopback() -> Iterator[None]:
             os.environ[WIDE] = before[0]
 
 
-def _knock(address: str) -> None:
-    """Try the port of an address that names one: Ray itself goes on trying for minutes. Raises OSError."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+def _only_on_loopback(address: str) -> bool:
+    """Whether a cluster answers on this machine's loopback alone, which Ray takes for the machine's own address.
+
+    Raises OSError where an address with a port does not answer: Ray itself goes on trying for minutes.
+    """
+    from ray.util import get_node_ip_address
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return False
+    _knock(host.strip("[]"), port)
+    if host not in ("127.0.0.1", "localhost"):
+        return False
+    try:
+        _knock(get_node_ip_address(), port)
+    except OSError:
+        return True
+    return False
+
+
+def _knock(host: str, port: str) -> None:
+    socket.create_connection((host, int(port)), timeout=ANSWER).close()
 
 
 def _opened(block: Any) -> Iterator[Any]:

@@ -321,3 +321,6 @@ def test_keys_of_the_engine_ray_are_refused_without_it(tmp_path):
         load_config(path)
     path.write_text(path.read_text().replace("{address", "{engine: ray, address"))
     assert load_config(path).compute.address == "auto"
+    path.write_text(path.read_text().replace("auto", '"ray://head:10001"'))
+    with pytest.raises(ConfigError, match=r"compute\.address: expected the head's host:port.*run on a node.*ray://"):
+        load_config(path)

@@ -166,13 +166,12 @@ def test_a_saved_model_s_fingerprint_says_nothing_of_the_engine(tmp_path, model,
     assert len(versions) == 1
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
-def test_an_address_without_a_cluster_is_named(samples, address):
+def test_an_address_without_a_cluster_is_named(samples):
     root = samples[0].image.parent
     config = GapConfig.model_validate({
-        "classes": ["a", "b"], "compute": {"engine": "ray", "address": address},
+        "classes": ["a", "b"], "compute": {"engine": "ray", "address": "127.0.0.1:1"},
         "source": {"name": "here", "reader": "folder", "root": root},
         "targets": [{"name": "there", "reader": "folder", "root": root}],
     })  # fmt: skip
-    with pytest.raises(ConfigError, match=rf"compute\.address: no Ray cluster at '{address}'.*ray start --head"):
+    with pytest.raises(ConfigError, match=r"compute\.address: no Ray cluster at '127\.0\.0\.1:1'.*ray start --head"):
         open_engine(config).connect()

@@ -22,6 +22,7 @@ from assets.traits.table import catalogue, update_traits
 from resources.engine import open_engine
 from resources.errors import ConfigError, UnreadableSample
 from resources.pictures import SamplePaths
+from resources.ray_engine import LostWorkers
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,15 @@ def test_an_unreadable_picture_is_told_in_its_place(world, engine, tmp_path):
     assert next(results).ids == [path.sample_id for path in paths[:4]]
     with pytest.raises(UnreadableSample, match=r"broken\.png"):
         next(results)
+
+
+def test_an_error_of_the_code_is_told_in_one_line(world, engine):
+    def broken(batch, _notes):
+        raise ValueError("nobody thought of this")
+
+    paths = list(sample_paths(world.tables["away"]["manifest"]).values())[:2]
+    with pytest.raises(LostWorkers, match=r"^compute\.engine: Ray gave a pass up: ValueError: nobody thought of this$"):
+        list(engine.map_batches("away", paths, broken, {}))
 
 
 @dataclass(frozen=True)

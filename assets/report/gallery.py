@@ -314,11 +314,16 @@ def _loss_map(logits: Any, mask: NDArray[np.uint8]) -> bytes:
     return _png((np.stack([red, green, heat * 0.2], -1) * 255).astype(np.uint8))
 
 
-def _sensitivity(model: SegmentationModel, picture: Picture, logits: Any, class_names: list[str]) -> dict[str, bytes]:
-    """JPEGs by whose loss they are of: all classes, then the costliest; none without a label or without gradients."""
+def without_sensitivity(model: SegmentationModel) -> str | None:
+    """Why no sample can have a map of sensitivity; None where they can."""
     from torch import nn
 
-    if picture.mask is None or not isinstance(model.network, nn.Module):
+    return None if isinstance(model.network, nn.Module) else "the model runs as exported and gives no gradients"
+
+
+def _sensitivity(model: SegmentationModel, picture: Picture, logits: Any, class_names: list[str]) -> dict[str, bytes]:
+    """JPEGs by whose loss they are of: all classes, then the costliest; none without a label or without gradients."""
+    if picture.mask is None or without_sensitivity(model) is not None:
         return {}
     mask = to_input_mask(picture.mask, (logits.shape[1], logits.shape[2]))
     costs = pixel_sums(logits, mask).loss_sum

@@ -30,7 +30,7 @@ def closed_against_cost(rows: Sequence[AdaptationRow]) -> Markup | None:
     for row, cost, closed in ran:
         low, high = row.ci95 or (closed, closed)
         name = "after" if row.verdict == "confirmed" else "open"
-        marks += [charts.whisker_up(across(cost), up(low), up(high), "whisker plain"),
+        marks += [charts.whisker_up(across(cost), up(low), up(high), "whisker faint"),
                   charts.dot(across(cost), up(closed), name, closed,
                              f"{row.title}: closes {closed:.0%}, source {cost:+.3f}")]  # fmt: skip
     axes = [charts.axis_up(up, charts.labelled(up.ticks(5), "%", 100)),

@@ -57,7 +57,7 @@ def _worth(part: PartRow, side: str, places: charts.Scale, top: float) -> Markup
 def _shift(part: PartRow, places: charts.Scale, top: float) -> Markup:
     shift = part.gap.shift or 0.0
     grows = part.grows and part.counts
-    return charts.bar(places(0.0), places(shift), top + 20, 14, "target" if grows else "plain", shift,
+    return charts.bar(places(0.0), places(shift), top + 20, 14, "target" if grows else "grey", shift,
                       f"{part.name}: {shift:.2f} deviations")  # fmt: skip
 
 

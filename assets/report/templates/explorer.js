@@ -32,7 +32,7 @@
     const view = key.startsWith("region ") ? data.regions[Number(key.slice(7))] : data.views[key];
     return once(`view ${key}`, () => ({ x: unpack(view.x), y: unpack(view.y) }));
   };
-  const experiment = () => data.after[Number(state.after)] ?? null;
+  const experiment = () => state.after === "" ? null : data.after[Number(state.after)];
   const moved = () => {
     const found = experiment();
     return found && once(`after ${state.after}`, () => ({ rows: found.rows, x: unpack(found.x), y: unpack(found.y), loss: unpack(found.loss) }));
@@ -548,7 +548,7 @@
   function update() {
     readFields();
     const found = experiment();
-    element("map-when").hidden = !found;
+    if (fields.after) element("map-when").hidden = !found;
     if (found && state.view !== "pca") {
       fields.view.value = state.view = "pca"; // the only view into which new latents can be laid
       zoom = { scale: 1, x: 0, y: 0 };

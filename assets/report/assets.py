@@ -31,9 +31,8 @@ from resources.tracking import Tracker
 CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.label_policy",
         "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
         "assets.inference.estimation", "assets.inference.label_quality", "assets.inference.sensitivity",
-        "assets.report.adaptation_figures",
-        "assets.report.assemble", "assets.report.charts", "assets.report.document", "assets.report.evidence",
-        "assets.report.explorer", "assets.report.figures",
+        "assets.report.adaptation_figures", "assets.report.assemble", "assets.report.charts",
+        "assets.report.document", "assets.report.evidence", "assets.report.explorer", "assets.report.figures",
         "assets.report.gallery", "assets.report.label_list", "assets.report.next_document", "assets.report.page",
         "assets.report.parts_document", "assets.report.parts_figures", "assets.report.schema",
         "resources.csv_text")  # fmt: skip
@@ -67,6 +66,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         sides = read_sides(store, key)
         document = _document(config, store, key, sides, by_id)
         evidence = _evidence(config, store, engine, key, sides, by_id, document)
+        document = document.model_copy(update={"worst_samples": gallery.worst_rows(evidence.worst)})
         text = document.model_dump_json(indent=1)
         store.write(evidence.recipe_source, "reports", key, "recipe.py")
         _write_lists(config, store, key, sides, document)

@@ -1,6 +1,6 @@
 """Charts as SVG in the page's markup: themed by its style sheet, the same on screen, on paper and without scripts.
 
-Belongs here: scales, ticks, bars, steps, marks and whiskers, whatever they show. Does not: what is drawn (`figures.py`).
+Belongs here: scales, ticks, bars, steps, marks and whiskers. Does not: what they show (`figures.py`).
 
 Places along an axis are percentages of the width, heights are pixels: a chart fills its column and its texts keep their
 size, on a phone as well. Every mark that stands for a figure carries it as `data-value`.
@@ -52,9 +52,9 @@ def scale(values: Iterable[float], start: float, end: float, *, around: float = 
 
 def chart(key: str, label: str, height: float, *parts: Markup) -> Markup:
     """The whole of a chart; `label` says to a screen reader what it shows."""
-    return Markup('<svg class="chart" data-figure="{}" role="img" aria-label="{}" width="100%" height="{:g}">{}</svg>').format(
-        key, label, height, join(parts)
-    )
+    return Markup(
+        '<svg class="chart" data-figure="{}" role="img" aria-label="{}" width="100%" height="{:g}">{}</svg>'
+    ).format(key, label, height, join(parts))
 
 
 def join(parts: Iterable[Markup]) -> Markup:
@@ -84,9 +84,9 @@ def bar(x1: float, x2: float, y: float, height: float, name: str, value: float, 
 
 def dot(x: float, y: float, name: str, value: float, title: str) -> Markup:
     """A round mark."""
-    return Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="{:g}" data-value="{}"><title>{}</title></circle>').format(
-        name, x, y, RADIUS, shown(value), title
-    )
+    return Markup(
+        '<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="{:g}" data-value="{}"><title>{}</title></circle>'
+    ).format(name, x, y, RADIUS, shown(value), title)
 
 
 def square(x: float, y: float, name: str, value: float, title: str) -> Markup:
@@ -109,7 +109,7 @@ def whisker_up(x: float, y1: float, y2: float, name: str) -> Markup:
 
 
 def stretched(y: float, height: float, parts: Iterable[Markup]) -> Markup:
-    """A field of 1000 units across, whatever its width on the screen, and `height` pixels down; lines keep their width."""
+    """A field of 1000 units across, whatever its width on the screen, and `height` pixels down."""
     return Markup(
         '<svg x="0" y="{:g}" width="100%" height="{:g}" viewBox="0 0 1000 {:g}" preserveAspectRatio="none">{}</svg>'
     ).format(y, height, height, join(parts))
@@ -164,4 +164,3 @@ def legend(entries: Iterable[tuple[str, str]]) -> Markup:
     """Names of what is drawn: (class of the mark, words)."""
     keys = join(Markup('<span class="key {}"><i></i>{}</span> ').format(name, words) for name, words in entries)
     return Markup('<p class="legend">{}</p>').format(keys)
-

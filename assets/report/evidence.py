@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+POINT = {"set": pl.String, "sample_id": pl.String}
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -62,7 +64,7 @@ class Evidence:
     recipe_source: str
     suspects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     next_pictures: dict[str, bytes] = field(default_factory=dict)
-    measures: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"set": pl.String, "sample_id": pl.String}))
+    measures: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POINT))
     regions: dict[str, pl.DataFrame] = field(default_factory=dict)
     after: dict[str, pl.DataFrame] = field(default_factory=dict)
     without_sensitivity: str | None = None

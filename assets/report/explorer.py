@@ -2,8 +2,8 @@
 
 Belongs here: what `explorer.js` reads. Does not: gathering (`gallery.py`), markup, drawing.
 
-Numbers travel as unsigned 16-bit steps between a column's least and greatest value, base64: a value is told to 1 part in
-65,534 of its range, and 5,000 samples with a hundred traits take little more than a megabyte.
+Numbers travel as unsigned 16-bit steps between a column's least and greatest value, base64: a value is told to 1 part
+in 65,534 of its range, and 5,000 samples with a hundred traits take little more than a megabyte.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def packed(values: pl.Series) -> dict[str, Any]:
 
 
 def _columns(document: ReportDocument, evidence: Evidence, points: pl.DataFrame) -> list[dict[str, Any]]:
-    """Loss, gap score, then the traits in the order in which they differ; those that nothing is known of are left out."""
+    """Loss, gap score, then the traits, those that differ most first; without those that nothing is known of."""
     loss = "estimated loss" if document.performance_gap.estimated else "loss"
     found = [{"key": "loss", "label": loss, "family": "", **packed(points["loss"])},
              {"key": "gap_score", "label": "gap score", "family": "", **packed(points["gap_score"])}]  # fmt: skip

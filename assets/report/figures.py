@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
-
 from markupsafe import Markup
 
 from assets.report import charts
@@ -48,7 +47,6 @@ MOST_CLASSES = 6
 BINS = 28
 
 Step = Literal["total", "cause", "unexplained"]
-
 
 
 # --- the gap, cause by cause -----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from assets.inference.label_quality import suspected_pixels
 from assets.inference.latents import region_latents, vectors
 from assets.inference.losses import at_label_pixels, decode_classes, pixel_sums
 from assets.inference.sensitivity import loss_sensitivity
+from assets.report.document import NearReference, WorstRow
 from assets.report.evidence import Neighbour, WorstSample
 from assets.traits.registry import Trait
 from resources.datasets.base import IGNORE
@@ -251,6 +252,19 @@ def worst_samples(
     return sorted(found, key=lambda sample: -(sample.loss if not math.isnan(sample.loss) else sample.gap_score))
 
 
+def worst_rows(samples: Sequence[WorstSample]) -> list[WorstRow]:
+    """What the gallery tells of its samples, for `report.json`."""
+    return [
+        WorstRow(
+            sample_id=sample.sample_id, group=sample.group, loss=sample.loss, gap_score=sample.gap_score,
+            conformal_p=sample.conformal_p, stands_out=sample.stands_out,
+            neighbours=[NearReference(sample_id=near.sample_id, distance=near.distance) for near in sample.neighbours],
+            sensitive_to=[name for name in sample.sensitivity if name != ALL_CLASSES],
+        )
+        for sample in samples
+    ]  # fmt: skip
+
+
 def suspect_pictures(batches: Iterator[Batch], model: SegmentationModel) -> dict[str, bytes]:
     """Sample id -> JPEG with the pixels of suspected labels outlined; samples without a label are left out."""
     found = {}
@@ -334,7 +348,7 @@ def _sensitivity(model: SegmentationModel, picture: Picture, logits: Any, class_
 
 
 def _glowing(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> bytes:
-    """The picture in grey, from dark blue to yellow where the map is bright (at any size), relative to its brightest."""
+    """The picture in grey, from dark blue to yellow where the map is bright, relative to its brightest place."""
     small = _small(image, Image.Resampling.LANCZOS)
     share = Image.fromarray(heat / max(float(heat.max()), 1e-12)).resize(small.size, Image.Resampling.BILINEAR)
     weight = np.clip(np.asarray(share), 0, 1)[..., None]

@@ -3,13 +3,14 @@
 Belongs here: how numbers are worded, what the page says about a document, rendering the templates safely.
 Does not: drawing (`figures.py`), gathering (`gallery.py`), computing any figure.
 
-Every text from the data is escaped by Jinja or as JSON; the page's own scripts and style sheet are the only ones that its
-Content-Security-Policy lets run, and nothing is loaded from anywhere.
+Every text from the data is escaped by Jinja or as JSON; the page's own scripts and style sheet are the only ones that
+its Content-Security-Policy lets run, and nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -655,6 +656,7 @@ def _own_file(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

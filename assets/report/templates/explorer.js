@@ -103,6 +103,7 @@
   // --- colours -----------------------------------------------------------------------------------------------------
 
   const cividis = [[0, 32, 76], [49, 68, 107], [102, 104, 112], [149, 143, 120], [202, 185, 105], [255, 233, 69]];
+  const onDark = [[74, 104, 178], [92, 120, 160], [120, 132, 140], [163, 158, 128], [208, 192, 110], [255, 233, 69]];
   const better = [[29, 95, 174], [150, 180, 215], [190, 190, 190], [230, 165, 120], [194, 65, 12]];
   const groupColours = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#e07b39", "#7a6ff0", "#8c6d4f"];
   const unknown = "#9aa0a8";
@@ -118,7 +119,7 @@
     if (state.colour === "group") return groupColours[data.group[row]] ?? unknown;
     const value = shown.values?.[row];
     if (!Number.isFinite(value) || !shown.range) return unknown;
-    return ramp(share(value, shown.range), state.colour === "change" ? better : cividis);
+    return ramp(share(value, shown.range), state.colour === "change" ? better : shown.ramp);
   }
 
   // --- drawing -----------------------------------------------------------------------------------------------------
@@ -143,6 +144,7 @@
     }
     pen.setTransform(density, 0, 0, density, 0, 0);
     pen.clearRect(0, 0, width, height);
+    shown.ramp = theme("--ramp") === "bright" ? onDark : cividis; // its dark end would be lost on a dark ground
     const own = sets.map((name) => theme(`--${name}`)), any = selected.includes(1);
     if (shown.before) drawMoves();
     for (const phase of any ? [0, 1] : [0]) {
@@ -362,8 +364,9 @@
     if (!rows.length) return;
     const parts = sets.map((name, code) => [name, rows.filter((row) => data.set[row] === code).length]).filter(([, number]) => number);
     panel.querySelector("h4").textContent = `${plural(rows.length, "sample")} selected: ${parts.map(([name, number]) => `${number.toLocaleString("en")} ${name}`).join(", ")}`;
-    panel.querySelector(".said").textContent = [lossesSaid(rows), groupsSaid(rows)].filter(Boolean).join(" ");
-    const apart = whatSetsApart(rows);
+    panel.querySelector(".said").textContent = [lossesSaid(rows, others, held), groupsSaid(rows)].filter(Boolean).join(" ");
+    const { others, name: held } = othersOf(rows), apart = whatSetsApart(rows, others);
+    panel.querySelector(".apart-title").textContent = `What sets them apart from ${held} shown:`;
     panel.querySelector(".apart").replaceChildren(...apart.map(({ label, distance }) => make("li", { text: `${label} ${distance > 0 ? "+" : "−"}${Math.abs(distance).toFixed(1)} sd` })));
     panel.querySelector(".apart-title").hidden = !apart.length;
     const loss = measured("loss");
@@ -372,14 +375,11 @@
     panel.querySelector(".tiles").replaceChildren(...order.map(tileOf));
   }
 
-  function lossesSaid(rows) {
+  function lossesSaid(rows, rest, held) {
     const loss = measured("loss");
-    if (!loss) return "";
-    const code = data.set[rows[0]], same = rows.every((row) => data.set[row] === code);
-    const own = rows.map((row) => loss[row]).filter(Number.isFinite);
-    const others = rowsOf((row) => !selected[row] && Number.isFinite(loss[row]) && (!same || data.set[row] === code)).map((row) => loss[row]);
+    const [own, others] = [rows, rest].map((some) => some.map((row) => loss?.[row]).filter(Number.isFinite));
     if (!own.length) return "";
-    return `Mean ${lossName} ${decimals(mean(own))}${others.length ? `; ${decimals(mean(others))} over the other ${same ? `${sets[code]} ` : ""}samples shown` : ""}.`;
+    return `Mean ${lossName} ${decimals(mean(own))}${others.length ? `; ${decimals(mean(others))} over ${held} shown` : ""}.`;
   }
   function groupsSaid(rows) {
     const sizes = new Map();
@@ -387,15 +387,20 @@
     const top = [...sizes].sort((a, b) => b[1] - a[1]).slice(0, 3).map(([group, number]) => `${data.groups[group] || "no group"} (${number})`);
     return `${plural(sizes.size, "group")}: ${top.join(", ")}${sizes.size > 3 ? ", …" : ""}.`;
   }
-  /** Traits whose mean over the selection is farthest from that of all others, in the others' deviations. */
-  function whatSetsApart(rows) {
-    if (rows.length === count) return [];
+  /** The samples that a selection is held against: the others of its set, or all others where it has none. */
+  function othersOf(rows) {
+    const code = data.set[rows[0]], same = rows.every((row) => data.set[row] === code);
+    const own = same ? rowsOf((row) => !selected[row] && data.set[row] === code) : [];
+    return own.length ? { others: own, name: `the other ${sets[code]} samples` } : { others: rowsOf((row) => !selected[row]), name: "all other samples" };
+  }
+  /** Traits whose mean over the selection is farthest from that of others, in the others' deviations. */
+  function whatSetsApart(rows, rest) {
     const found = [];
     for (const { key, label } of data.columns) {
       if (key === "loss" || key === "gap_score") continue;
       const values = measured(key);
       const own = rows.map((row) => values[row]).filter(Number.isFinite);
-      const others = rowsOf((row) => !selected[row]).map((row) => values[row]).filter(Number.isFinite);
+      const others = rest.map((row) => values[row]).filter(Number.isFinite);
       if (!own.length || others.length < 3) continue;
       const middle = mean(others), spread = Math.sqrt(mean(others.map((value) => (value - middle) ** 2)));
       if (spread > 0) found.push({ label, distance: (mean(own) - middle) / spread });

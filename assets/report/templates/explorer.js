@@ -362,10 +362,10 @@
     panel.hidden = !rows.length;
     element("map-status").textContent = rows.length ? `${plural(rows.length, "sample")} selected` : "Nothing is selected";
     if (!rows.length) return;
+    const { others, name: held } = othersOf(rows), apart = whatSetsApart(rows, others);
     const parts = sets.map((name, code) => [name, rows.filter((row) => data.set[row] === code).length]).filter(([, number]) => number);
     panel.querySelector("h4").textContent = `${plural(rows.length, "sample")} selected: ${parts.map(([name, number]) => `${number.toLocaleString("en")} ${name}`).join(", ")}`;
     panel.querySelector(".said").textContent = [lossesSaid(rows, others, held), groupsSaid(rows)].filter(Boolean).join(" ");
-    const { others, name: held } = othersOf(rows), apart = whatSetsApart(rows, others);
     panel.querySelector(".apart-title").textContent = `What sets them apart from ${held} shown:`;
     panel.querySelector(".apart").replaceChildren(...apart.map(({ label, distance }) => make("li", { text: `${label} ${distance > 0 ? "+" : "−"}${Math.abs(distance).toFixed(1)} sd` })));
     panel.querySelector(".apart-title").hidden = !apart.length;

@@ -1287,8 +1287,10 @@ def test_brushes_select_what_lies_within_and_say_what_it_is(desktop: Visit) -> N
     drag(desktop, WHOLE[0], WHOLE[2])
     assert head.inner_text() == "147 samples selected: 147 target"
     assert desktop.page.locator("#selection .apart li").first.inner_text().startswith("Mean brightness +4.")
-    losses = build_evidence().latent.filter(set="target")["loss"]
-    assert f"Mean loss {losses.mean():.3f}." in desktop.page.locator("#selection .said").inner_text()
+    latent = build_evidence().latent
+    losses, others = (latent.filter((pl.col("set") == "target") == own)["loss"] for own in (True, False))
+    told = f"Mean loss {losses.mean():.3f}; {others.mean():.3f} over all other samples shown."
+    assert told in desktop.page.locator("#selection .said").inner_text()
     tiles = desktop.page.locator("#selection .tiles canvas[data-drawn]")
     tiles.first.wait_for()
     assert desktop.page.locator("#selection .tiles li").count() == 48

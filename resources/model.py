@@ -121,6 +121,21 @@ class SegmentationModel:
         # Whatever reads the logits goes over the classes of neighbouring pixels.
         return Outputs(logits.float().contiguous(), [stage.float() for stage in stages])
 
+    def with_gradients(self, batch: Tensor) -> Outputs:
+        """Forward a batch so that what is computed of its logits can be led back to every stage.
+
+        Raises ModelError for an exported network, which runs as it is and has no gradients.
+        """
+        import torch
+        from torch import nn
+
+        if not isinstance(self.network, nn.Module):
+            raise ModelError("model.checkpoint: an exported network has no gradients")
+        with torch.enable_grad():
+            fed = self.normalised(batch).detach().requires_grad_()  # whatever weights are frozen
+            logits, stages = _forward(self.network, fed, self.config.embedding_layer)
+        return Outputs(logits, stages)
+
 
 def _forward(
     network: nn.Module | ExportedNetwork, batch: Tensor, embedding_layer: str | None

@@ -12,6 +12,7 @@ from assets.diagnosis.slice_tests import slice_tests
 from assets.diagnosis.worst_samples import worst_clusters
 from assets.experiments.registry import Experiment
 from assets.inference.forward import sample_paths
+from assets.inference.latents import vectors
 from assets.report import TEMPLATES, gallery
 from assets.report.assemble import assemble
 from assets.report.document import ReportDocument
@@ -29,8 +30,9 @@ from resources.tracking import Tracker
 
 CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.label_policy",
         "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
-        "assets.inference.estimation", "assets.inference.label_quality", "assets.report.adaptation_figures",
-        "assets.report.assemble", "assets.report.document", "assets.report.evidence", "assets.report.figures",
+        "assets.inference.estimation", "assets.inference.label_quality", "assets.inference.sensitivity",
+        "assets.report.adaptation_figures", "assets.report.assemble", "assets.report.charts",
+        "assets.report.document", "assets.report.evidence", "assets.report.explorer", "assets.report.figures",
         "assets.report.gallery", "assets.report.label_list", "assets.report.next_document", "assets.report.page",
         "assets.report.parts_document", "assets.report.parts_figures", "assets.report.schema",
         "resources.csv_text")  # fmt: skip
@@ -64,6 +66,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         sides = read_sides(store, key)
         document = _document(config, store, key, sides, by_id)
         evidence = _evidence(config, store, engine, key, sides, by_id, document)
+        document = document.model_copy(update={"worst_samples": gallery.worst_rows(evidence.worst)})
         text = document.model_dump_json(indent=1)
         store.write(evidence.recipe_source, "reports", key, "recipe.py")
         _write_lists(config, store, key, sides, document)
@@ -134,36 +137,71 @@ def _evidence(
 
     model = load_model(store.local_copy("models", "current"), config)
     traits = {name: store.table(name, "traits").read() for name in ("source", key)}
+    latents = {name: store.table(name, "embeddings").read(["sample_id", "latent"]) for name in ("source", key)}
     sets = {
-        **{part: latents_of(store.table("source", "embeddings").read(), sides.source_manifest, part)
-           for part in ("reference", "holdout")},
-        "target": latents_of(store.table(key, "embeddings").read(), sides.target_manifest, "target"),
-    }  # fmt: skip
-    evaluated = {"reference": sides.reference, "holdout": sides.holdout, "target": sides.target}
-    losses = {
-        (part, name): loss
-        for part, rows in evaluated.items()
-        for name, loss in rows.select("sample_id", "loss").iter_rows()
+        **{part: latents_of(latents["source"], sides.source_manifest, part) for part in ("reference", "holdout")},
+        "target": latents_of(latents[key], sides.target_manifest, "target"),
     }
-    scored = {
-        "holdout": holdout_scores(store, config.statistics, config.index),
-        "target": store.table(key, "gap_scores").read(["gap_score"]),
-    }
-    scores = {(part, name): score for part, rows in scored.items() for name, score in rows.iter_rows()}
+    shown = gallery.shown_points(sets)
+    plane = gallery.Plane.fit(vectors(shown), config.statistics.seed)
     pictures = {name: dict(frame.select("sample_id", "thumbnail").iter_rows()) for name, frame in traits.items()}
-    thumbnails = {
-        (part, name): pictures["source" if part != "target" else key][name]
-        for part, rows in sets.items()
-        for name in rows["sample_id"]
-    }
     colours = gallery.palette(config.class_names)
-    latent = gallery.latent_points(sets, losses, scores, thumbnails, config.statistics.seed)
+    latent = gallery.latent_points(
+        shown, plane, _losses(sides), _scores(config, store, key), _thumbnails(shown, pictures, key),
+        config.statistics.seed,
+    )  # fmt: skip
     return Evidence(
         latent=latent, traits=_trait_values(store, key, sides, traits, by_id),
         worst=_worst(config, store, engine, model, key, sides, pictures["source"], traits[key], colours),
         palette=colours, recipe_source=store.read_json("verdicts", f"{key}.json")["recipe_source"],
         suspects=_suspects(engine, model, key, sides, document), next_pictures=_next_pictures(document, pictures[key]),
+        measures=gallery.measures(shown, traits["source"], traits[key], [trait.name for trait in document.traits]),
+        regions=_regions(config, store, key, shown), after=_after(store, key, plane, shown, by_id),
+        without_sensitivity=gallery.without_sensitivity(model),
     )  # fmt: skip
+
+
+def _losses(sides: Sides) -> dict[gallery.Point, float]:
+    evaluated = {"reference": sides.reference, "holdout": sides.holdout, "target": sides.target}
+    return {
+        (part, name): loss
+        for part, rows in evaluated.items()
+        for name, loss in rows.select("sample_id", "loss").iter_rows()
+    }
+
+
+def _scores(config: GapConfig, store: SampleStore, key: str) -> dict[gallery.Point, float]:
+    scored = {
+        "holdout": holdout_scores(store, config.statistics, config.index),
+        "target": store.table(key, "gap_scores").read(["gap_score"]),
+    }
+    return {(part, name): score for part, rows in scored.items() for name, score in rows.iter_rows()}
+
+
+def _thumbnails(shown: pl.DataFrame, pictures: dict[str, dict[str, bytes]], key: str) -> dict[gallery.Point, bytes]:
+    points = shown.select("set", "sample_id").iter_rows()
+    return {(part, name): pictures[key if part == "target" else "source"][name] for part, name in points}
+
+
+def _regions(config: GapConfig, store: SampleStore, key: str, shown: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    columns = ["sample_id", "region_classes", "region_vectors"]
+    sets = {}
+    for part in ("reference", "holdout", "target"):
+        ids = shown.filter(set=part)["sample_id"].implode()
+        rows = store.table(key if part == "target" else "source", "embeddings").scan().select(columns)
+        sets[part] = rows.filter(pl.col("sample_id").is_in(ids)).collect()
+    return gallery.region_points(sets, shown, config.class_names, config.statistics.seed)
+
+
+def _after(
+    store: SampleStore, key: str, plane: gallery.Plane, shown: pl.DataFrame, by_id: dict[str, Experiment]
+) -> dict[str, pl.DataFrame]:
+    found = {}
+    for name in by_id:
+        rows = store.table(key, "experiments", name, id_column="row_id").scan()
+        moved = rows.filter(pl.col("role").is_in(list(gallery.MOVED))).select("sample_id", "role", "latent", "loss")
+        found[name] = gallery.moved_points(moved.collect(), plane, shown)
+    return found
 
 
 def _trait_values(

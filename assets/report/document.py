@@ -363,6 +363,29 @@ class ExplanationRow(Part):
         return sorted(steps, key=lambda step: -(step.cost or 0.0))
 
 
+class NearReference(Part):
+    """A reference sample near a target sample in the latent space."""
+
+    sample_id: str
+    distance: Number
+
+
+class WorstRow(Part):
+    """A target sample with high loss (without labels: high estimated loss), as the gallery shows it.
+
+    `sensitive_to`: whose loss the page has a map of sensitivity of, the costliest class first.
+    """
+
+    sample_id: str
+    group: str
+    loss: Number
+    gap_score: Number
+    conformal_p: Number
+    stands_out: list[str] = []
+    neighbours: list[NearReference] = []
+    sensitive_to: list[str] = []
+
+
 class SliceCondition(Part):
     """One trait at or beyond a threshold."""
 
@@ -521,6 +544,8 @@ class ReportDocument(Part):
     hard_data: HardData | None = None
     model_parts: ModelPartsRow | None = None
     """Null where the stage is off."""
+    worst_samples: list[WorstRow] = []
+    """The samples of the page's gallery, the worst first."""
     worst_clusters: list[Cluster] = []
     slices: list[SliceRow] = []
     suspect_slice: SliceRow | None = None

@@ -1,7 +1,7 @@
-"""Figures: Plotly figures for the page, small PNGs for Dagster's materialisation metadata, sprites of thumbnails.
+"""Figures: charts of the page, small PNGs for Dagster's materialisation metadata, sprites of thumbnails.
 
-Belongs here: turning what the document and the evidence hold into something to look at. Figures are plain dicts that
-Plotly accepts, in the colours of the light theme; the page swaps `LIGHT` for `DARK`.
+Belongs here: turning what the document and the evidence hold into something to look at. Charts are drawn with
+`charts.py`, which knows scales and marks.
 Does not: markup (`page.py`, `templates/`), gathering the evidence, computing what a figure claims.
 """
 
@@ -11,11 +11,13 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 
+from assets.report import charts
 from assets.report.document import AttributionRow, ExperimentRow, ReportDocument, TraitShift
 from assets.report.evidence import Evidence
 
@@ -25,34 +27,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-Figure = dict[str, Any]
-
 Projection = Literal["pca", "map"]
 SETS = ("reference", "holdout", "target")
-LIGHT = {
+COLOURS = {
     "reference": "#98a2b3",
     "holdout": "#1d5fae",
     "target": "#c2410c",
-    "after": "#0f766e",
     "plain": "#667085",
-    "ink": "#17202e",
 }
-DARK = {
-    "reference": "#6b7688",
-    "holdout": "#6cb0f7",
-    "target": "#fb8c4a",
-    "after": "#3fc4b0",
-    "plain": "#98a2b3",
-    "ink": "#e6eaf0",
-}
+"""Of the PNGs; the page has its own in its style sheet, for the light and the dark scheme."""
 PROJECTIONS: dict[Projection, str] = {"map": "t-SNE", "pca": "PCA"}
-SYMBOLS = {"reference": "circle-open", "holdout": "square", "target": "circle"}
 
-MAX_POINTS = 10_000  # what a browser draws as SVG without stalling; WebGL needs eval, which the page forbids
 MAX_PNG_BYTES = 100_000
 CROWDED = 1_500  # points from which markers are drawn smaller
 SIGNIFICANT = 0.05
 BEYOND_LATIN = 0x2E80  # the default font of the PNGs ends before CJK and emoji
+WATERFALL_ROW = 50
+MOST_CLASSES = 6
+BINS = 28
 
 Step = Literal["total", "cause", "unexplained"]
 
@@ -118,9 +110,26 @@ def _family_label(document: ReportDocument, row: AttributionRow) -> str:
     return f"{named} (induced)" if row.induced else named
 
 
-def waterfall_height(steps: int) -> int:
-    """Pixels that a waterfall of so many bars takes."""
-    return 54 + 52 * steps
+def class_steps(document: ReportDocument) -> list[WaterfallStep]:
+    """The gap over pixels, class by class (composition and within together), down to 0; empty where it isn't split.
+
+    The classes that weigh most have a bar each, all others one together, so the bars add up to the gap exactly.
+    """
+    gap = document.performance_gap
+    parts = [(row.name, (row.composition or 0.0) + (row.within or 0.0)) for row in gap.per_class]
+    total = sum(value for _, value in parts)
+    if not gap.detected or total <= 0 or not any(value for _, value in parts):
+        return []
+    parts.sort(key=lambda part: -abs(part[1]))
+    if len(parts) > MOST_CLASSES + 1:
+        rest = parts[MOST_CLASSES:]
+        parts = [*parts[:MOST_CLASSES], (f"{len(rest)} other classes", sum(value for _, value in rest))]
+    steps = [WaterfallStep("total", "Loss gap over pixels", 0.0, total, 1.0, None)]
+    level = total
+    for name, value in parts:
+        steps.append(WaterfallStep("cause", name, level, -value, -value / total, None))
+        level -= value
+    return steps
 
 
 def _shown_share(step: WaterfallStep) -> str:
@@ -129,210 +138,126 @@ def _shown_share(step: WaterfallStep) -> str:
     return f"{share:.0%}".replace("-", "−")
 
 
-def gap_waterfall(document: ReportDocument) -> Figure | None:
-    """The waterfall as a figure of horizontal bars, or None where no cause is confirmed."""
-    steps = waterfall_steps(document)
+def waterfall(steps: Sequence[WaterfallStep]) -> Markup | None:
+    """Bars from the whole gap over its parts to what is left, with intervals; None without steps."""
     if not steps:
         return None
-    colours: dict[Step, str] = {
-        "total": LIGHT["target"],
-        "cause": LIGHT["after"],
-        "unexplained": LIGHT["plain"],
-    }
-    names = [_shortened(step.label, 44) for step in steps]
     ends = [step.start + step.value for step in steps]
-    low = [0.0 if s.interval is None else s.value - s.interval[0] for s in steps]
-    high = [0.0 if s.interval is None else s.interval[1] - s.value for s in steps]
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "y": list(range(len(steps))),
-        "x": [rounded(step.value) for step in steps],
-        "base": [rounded(step.start) for step in steps],
-        "marker": {
-            "color": [colours[step.kind] for step in steps],
-            "pattern": {"shape": ["/" if s.kind == "unexplained" else "" for s in steps], "size": 7, "solidity": 0.35},
-        },
-        "text": [f"{_signed(s.value)} · {_shown_share(s)}" for s in steps],
-        "textposition": "none",
-        "hovertemplate": "%{text} of the gap<extra></extra>",
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [rounded(max(h, 0.0)) for h in high],
-            "arrayminus": [rounded(max(v, 0.0)) for v in low],
-            "color": LIGHT["ink"],
-            "thickness": 1.2,
-            "width": 4,
-        },
-        "width": 0.44,
-    }
-    reach = max([*ends, *(s.start + s.interval[1] for s in steps if s.interval), *(s.start for s in steps)])
-    floor = min([0.0, *ends, *(s.start + s.interval[0] for s in steps if s.interval)])
-    names_above = [
-        {
-            "x": 0,
-            "y": i - 0.3,
-            "xref": "paper",
-            "yanchor": "bottom",
-            "text": escaped(name),
-            "showarrow": False,
-            "xanchor": "left",
-            "font": {"size": 12},
-        }
-        for i, name in enumerate(names)
+    whiskers = [(s.start + s.interval[0], s.start + s.interval[1]) for s in steps if s.interval is not None]
+    low = min([0.0, *ends, *(bound for bound, _ in whiskers)])
+    high = max([*ends, *(step.start for step in steps), *(bound for _, bound in whiskers)])
+    places = charts.Scale(1.05 * low, high + 0.42 * (high - low), 0.0, 100.0)  # room for the figures at the bars' ends
+    foot = WATERFALL_ROW * len(steps) + 4
+    ticks = [tick for tick in places.ticks(6) if tick <= high * 1.1]
+    rows = [_waterfall_row(step, places, WATERFALL_ROW * i) for i, step in enumerate(steps)]
+    axis = charts.axis_across(places, foot, 0, charts.labelled(ticks), "loss")
+    label = "Waterfall of the loss gap; its figures are in the table that follows"
+    return charts.chart("waterfall", label, foot + 40, axis, *rows)
+
+
+def _waterfall_row(step: WaterfallStep, places: charts.Scale, top: float) -> Markup:
+    end = step.start + step.value
+    told = f"{_signed(step.value)}  {_shown_share(step)}"
+    name = f"{step.kind} worse" if step.kind == "cause" and step.value > 0 else step.kind
+    drawn = [
+        charts.text(0, top + 15, charts.shortened(step.label, 46)),
+        charts.bar(places(step.start), places(end), top + 21, 20, name, step.value, f"{step.label}: {told} of the gap"),
     ]
-    annotations = [
-        {
-            "x": rounded(max(s.start, e, 0.0 if s.interval is None else s.start + s.interval[1])),
-            "y": i,
-            "xshift": 8,
-            "text": f"<b>{_signed(s.value)}</b>  {_shown_share(s)}",
-            "showarrow": False,
-            "xanchor": "left",
-            "font": {"size": 12},
-        }
-        for i, (s, e) in enumerate(zip(steps, ends, strict=True))
-    ]
-    layout = plain_layout(height=waterfall_height(len(steps)), margin={"l": 12, "r": 8, "t": 4, "b": 42})
-    layout["xaxis"] |= {
-        "title": {"text": "loss", "standoff": 8},
-        "range": [rounded(1.1 * floor), rounded(reach + 0.4 * (reach - floor))],
-        "zeroline": True,
-    }
-    layout["yaxis"] |= {
-        "showticklabels": False,
-        "range": [len(steps) - 0.65, -0.75],
-        "showgrid": False,
-    }
-    layout["annotations"] = names_above + annotations
-    return {"data": [trace], "layout": layout}
+    reach = max(step.start, end)
+    if step.interval is not None:
+        low, high = (step.start + bound for bound in step.interval)
+        drawn.append(charts.whisker_across(places(low), places(high), top + 31, "whisker"))
+        reach = max(reach, high)
+    return charts.join([*drawn, charts.text(places(reach), top + 35, told, "figure", shift=8)])
+
+
+def gap_waterfall(document: ReportDocument) -> Markup | None:
+    """From the gap over the confirmed causes to what is unexplained; None where no cause is confirmed."""
+    return waterfall(waterfall_steps(document))
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
 
 
-def distribution(
-    series: Mapping[str, NDArray[np.float64]], unit: str = "", bins: int = 28, height: int = 168
-) -> Figure:
-    """Step densities of one quantity in several sets, on shared bins; tails beyond 99% fall into the end bins."""
+def shares_by_bin(
+    series: Mapping[str, NDArray[np.float64]], bins: int = BINS
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Edges (bins + 1,) and each set's share of samples by bin, in per cent; tails beyond 99% fall into the end bins.
+
+    Values that aren't finite are left out, and so are sets without any; no edges where nothing is left.
+    """
     finite = {name: values[np.isfinite(values)] for name, values in series.items()}
     finite = {name: values for name, values in finite.items() if values.size}
-    layout = plain_layout(height=height, margin={"l": 40, "r": 8, "t": 8, "b": 36 if unit else 26})
     if not finite:
-        return {"data": [], "layout": layout}
+        return np.empty(0), {}
     low, high = np.percentile(np.concatenate(list(finite.values())), [0.5, 99.5])
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, bins + 1)
-    traces = []
-    for name, values in finite.items():
-        counts, _ = np.histogram(np.clip(values, low, high), edges)
-        shares = 100.0 * counts / values.size
-        colour = LIGHT["after"] if name.startswith("after") else LIGHT.get(name, LIGHT["plain"])
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "after" if name.startswith("after") else name,
-                "x": [rounded(float(x)) for x in edges],
-                "y": [round(float(y), 2) for y in [*shares, shares[-1]]],
-                "line": {
-                    "color": colour,
-                    "width": 1.8,
-                    "shape": "hv",
-                    "dash": "solid" if name == "target" else "dot" if name.startswith("after") else "dash",
-                },
-                "fill": "tozeroy" if name == "target" else "none",
-                "fillcolor": _faded(colour, 0.16),
-                "hovertemplate": "%{y:.1f}% at %{x:.3g}",
-            }
-        )
-    layout["xaxis"] |= {"fixedrange": True, "nticks": 6}
-    layout["yaxis"] |= {"fixedrange": True, "rangemode": "tozero", "ticksuffix": "%", "nticks": 4}
-    if unit:
-        layout["xaxis"]["title"] = {"text": escaped(unit), "standoff": 4}
-    layout["hovermode"] = "x"
-    return {"data": traces, "layout": layout}
+    counts = {name: np.histogram(np.clip(values, low, high), edges)[0] for name, values in finite.items()}
+    return edges, {name: 100.0 * counts[name] / finite[name].size for name in finite}
 
 
-def loss_distribution(evidence: Evidence) -> Figure | None:
+def distribution(
+    key: str, label: str, series: Mapping[str, NDArray[np.float64]], unit: str = "", height: int = 150
+) -> Markup | None:
+    """Step densities of one quantity in several sets, on shared bins; None without values."""
+    edges, shares = shares_by_bin(series)
+    if not shares:
+        return None
+    foot, top = height - (38 if unit else 20), 14
+    places = charts.Scale(float(edges[0]), float(edges[-1]), 0.0, 100.0)
+    most = max(float(values.max()) for values in shares.values())
+    heights = charts.Scale(0.0, most, foot, top)
+    field = charts.stretched(top, foot - top, _steps(shares, foot - top, most))
+    across = charts.axis_across(places, foot, foot, charts.labelled(places.ticks(5)), unit)
+    up = charts.axis_up(heights, charts.labelled(heights.ticks(3), "%"))
+    return charts.chart(key, label, height, across, up, field)
+
+
+def sparkline(series: Mapping[str, NDArray[np.float64]], label: str) -> Markup | None:
+    """The same without axes, for a cell of a table."""
+    _, shares = shares_by_bin(series, bins=20)
+    if not shares:
+        return None
+    most = max(float(values.max()) for values in shares.values())
+    return charts.chart("spark", label, 26, charts.stretched(0, 26, _steps(shares, 26, most)))
+
+
+def _steps(shares: Mapping[str, NDArray[np.float64]], height: float, most: float) -> list[Markup]:
+    drawn = []
+    for name, values in shares.items():
+        width = 1000 / values.size
+        ys = [height * (1 - float(value) / most) for value in values]
+        points = [(x, y) for i, y in enumerate(ys) for x in (i * width, (i + 1) * width)]
+        kind = "after" if name.startswith("after") else name
+        if kind == "target":
+            drawn.append(charts.path(points, "area target", closed_at=height))
+        drawn.append(charts.path(points, f"step {kind}"))
+    return drawn
+
+
+def loss_distribution(evidence: Evidence) -> Markup | None:
     """Per-sample loss of holdout and target; None without labels on both sides."""
     series = {name: _column(evidence.latent.filter(pl.col("set") == name), "loss") for name in ("holdout", "target")}
     if any(not np.isfinite(values).any() for values in series.values()):
         return None
-    return distribution(series, unit="loss of a sample", height=240)
+    label = "Distribution of the loss over samples, holdout and target"
+    return distribution("losses", label, series, unit="loss of a sample", height=230)
 
 
-def trait_distribution(evidence: Evidence, trait: str, after: str | None = None) -> Figure | None:
-    """One trait in holdout and target and, given a hypothesis, after its experiment; None without values."""
+def trait_series(evidence: Evidence, trait: str, after: str | None = None) -> dict[str, NDArray[np.float64]]:
+    """One trait's values in holdout and target and, given a hypothesis, after its experiment."""
     rows = evidence.traits.filter(pl.col("trait") == trait)
     names = ["holdout", "target"] + ([f"after:{after}"] if after is not None else [])
     series = {name: _column(rows.filter(pl.col("set") == name), "value") for name in names}
-    if not any(values.size for values in series.values()):
-        return None
-    return distribution(series)
+    return {name: values for name, values in series.items() if values.size}
 
 
 def traits_after(evidence: Evidence, hypothesis: str) -> list[str]:
     """The traits that were measured again after a hypothesis' experiment."""
     rows = evidence.traits.filter(pl.col("set") == f"after:{hypothesis}")
     return [str(name) for name in rows["trait"].unique(maintain_order=True)]
-
-
-# --- the latent map --------------------------------------------------------------------------------------------------
-
-
-def drawn_points(latent: pl.DataFrame, limit: int = MAX_POINTS) -> pl.DataFrame:
-    """The rows that the map draws: all of them, or an even pick of each set where there are more than `limit`."""
-    known = latent.filter(pl.col("set").is_in(SETS))
-    if known.height <= limit:
-        return known
-    parts = []
-    for name in SETS:
-        rows = known.filter(pl.col("set") == name)
-        keep = math.ceil(limit * rows.height / known.height)
-        if rows.height:
-            parts.append(rows[np.unique(np.linspace(0, rows.height - 1, keep).round().astype(int)).tolist()])
-    drawn: pl.DataFrame = pl.concat(parts)
-    return drawn
-
-
-def has_projection(latent: pl.DataFrame, projection: Projection) -> bool:
-    """Whether the points have coordinates in that projection."""
-    return bool(np.isfinite(_column(latent, f"{projection}_x")).any())
-
-
-def latent_map(points: pl.DataFrame, projection: Projection = "map") -> Figure:
-    """The samples in two dimensions: one trace a set, each with a shape of its own; `customdata` is the row."""
-    traces = []
-    for name in SETS:
-        rows = np.flatnonzero((points["set"] == name).to_numpy())
-        part = points[rows.tolist()]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": name,
-                "x": _coordinates(part, f"{projection}_x"),
-                "y": _coordinates(part, f"{projection}_y"),
-                "customdata": rows.tolist(),
-                "hoverinfo": "none",
-                "marker": {
-                    "color": LIGHT[name],
-                    "size": 6 if points.height > CROWDED else 8,
-                    "symbol": SYMBOLS[name],
-                    "opacity": 0.55 if name == "reference" else 0.78,
-                },
-            }
-        )
-    layout = plain_layout(height=520, margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    axis = {"showticklabels": False, "ticks": "", "zeroline": False, "showgrid": False, "title": {"text": ""}}
-    layout["xaxis"] |= axis
-    layout["yaxis"] |= axis
-    layout["hovermode"] = "closest"
-    layout["dragmode"] = "pan"
-    return {"data": traces, "layout": layout}
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------------
@@ -421,7 +346,7 @@ def png_latent_map(points: pl.DataFrame, title: str = "Latent map") -> bytes:
                 _column(part, x),
                 _column(part, y),
                 s=12 if points.height > CROWDED else 20,
-                c=LIGHT[name],
+                c=COLOURS[name],
                 marker="s" if name == "holdout" else "o",
                 alpha=0.5 if name == "reference" else 0.75,
                 linewidths=0,
@@ -445,9 +370,9 @@ def png_trait_shifts(traits: Sequence[TraitShift], limit: int = 12, title: str =
         return _png(figure)
     for row, (trait, effect) in enumerate(known):
         significant = trait.q_value is not None and trait.q_value <= SIGNIFICANT
-        axes.barh(row, effect, color=LIGHT["target"] if significant else LIGHT["reference"], height=0.62)
+        axes.barh(row, effect, color=COLOURS["target"] if significant else COLOURS["reference"], height=0.62)
     _name_rows(axes, [trait.label for trait, _ in known])
-    axes.axvline(0, color=LIGHT["plain"], linewidth=0.8)
+    axes.axvline(0, color=COLOURS["plain"], linewidth=0.8)
     axes.set_xlabel("target against holdout, in standard deviations", fontsize=9)
     return _png(figure)
 
@@ -489,53 +414,15 @@ def _png(figure: MatplotlibFigure) -> bytes:
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
-def plain_layout(height: int, margin: dict[str, int]) -> Figure:
-    """What all figures of the page share."""
-    return {
-        "height": height,
-        "margin": margin,
-        "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"size": 12},
-        "xaxis": {"zeroline": False, "fixedrange": False},
-        "yaxis": {"zeroline": False, "fixedrange": False},
-    }
-
-
 def _column(frame: pl.DataFrame, name: str) -> NDArray[np.float64]:
     return frame[name].cast(pl.Float64).fill_null(math.nan).to_numpy()
-
-
-def _coordinates(frame: pl.DataFrame, name: str) -> list[float | None]:
-    return [rounded(float(value)) if math.isfinite(value) else None for value in _column(frame, name)]
-
-
-def rounded(value: float) -> float:
-    """Five digits are more than a screen shows."""
-    return float(f"{value:.5g}")
 
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def _faded(colour: str, alpha: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"
-
-
-def _shortened(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def escaped(text: str) -> str:
-    """Plotly reads a few HTML tags and entities in texts; names from the data are no markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _drawable(text: str, length: int) -> str:
     """What the default font can draw on one line."""
     printable = "".join(c if c.isprintable() and ord(c) < BEYOND_LATIN else "□" for c in " ".join(text.split()))
-    return _shortened(printable, length)
+    return charts.shortened(printable, length)

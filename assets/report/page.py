@@ -3,8 +3,8 @@
 Belongs here: how numbers are worded, what the page says about a document, rendering the templates safely.
 Does not: drawing (`figures.py`), gathering (`gallery.py`), computing any figure.
 
-Every text from the data is escaped by Jinja or as JSON; the page's own two scripts are the only ones that its
-Content-Security-Policy lets run, and nothing is loaded from anywhere.
+Every text from the data is escaped by Jinja or as JSON; the page's own scripts and style sheet are the only ones that
+its Content-Security-Policy lets run, and nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-import polars as pl
 from markupsafe import Markup
 
 from assets.report import TEMPLATES, adaptation_figures, figures
@@ -38,7 +36,8 @@ from assets.report.document import (
     TraitShift,
 )
 from assets.report.evidence import Evidence
-from assets.report.parts_figures import parts_figure, parts_height
+from assets.report.explorer import explorer_data
+from assets.report.parts_figures import parts_figure
 
 SMALL_P = 0.001
 SMALL, LARGE = 1e-3, 1e6  # beyond these, numbers are written with an exponent
@@ -49,6 +48,7 @@ SHOWN_VALUES = 8
 SHOWN_QUARANTINED = 100
 FEW_SHARED = 10
 """Effective samples below which a split by what both sets share rests on too little."""
+SCRIPTS = ("explorer.js", "report.js")
 UNDEFINED = "–"
 HEX_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -390,7 +390,7 @@ class Trial:
     share: float | None
     interval: tuple[float, float] | None
     induced_interval: tuple[float, float] | None
-    plots: list[tuple[str, str]]
+    plots: list[tuple[Markup, str]]
     per_class: list[tuple[str, float | None]]
 
 
@@ -439,8 +439,8 @@ def tested(document: ReportDocument) -> int:
     return len(tried | {step.experiment for step in priced if step.verdict is not None})
 
 
-def trials(document: ReportDocument, evidence: Evidence, drawn: dict[str, figures.Figure]) -> list[Trial]:
-    """The experiments that ran, root causes first; adds their figures to `drawn`."""
+def trials(document: ReportDocument, evidence: Evidence) -> list[Trial]:
+    """The experiments that ran, root causes first."""
     labels = {trait.name: trait.label for trait in document.traits}
     rank = {cause: place for place, cause in enumerate(document.root_causes)}
     ran = [e for e in document.experiments if e.verdict != "skipped"]
@@ -453,13 +453,12 @@ def trials(document: ReportDocument, evidence: Evidence, drawn: dict[str, figure
     )
     found = []
     for row in ran:
-        plots = []
-        for trait in figures.traits_after(evidence, row.hypothesis):
-            figure = figures.trait_distribution(evidence, trait, after=row.hypothesis)
-            if figure is not None:
-                key = f"after-{len(drawn)}"
-                drawn[key] = figure
-                plots.append((key, labels.get(trait, trait)))
+        changed = figures.traits_after(evidence, row.hypothesis)
+        charts_of = [
+            (_trait_chart(evidence, trait, labels.get(trait, trait), row.hypothesis), labels.get(trait, trait))
+            for trait in changed
+        ]
+        plots = [(chart, label) for chart, label in charts_of if chart is not None]
         share, bounds, how = figures.share_of_gap(row)
         induced = row.induced_ci95 or (row.ci95 if how == "induced" else None)
         per_class = sorted(row.per_class.items(), key=lambda item: (item[1] is None, item[1] or 0.0))
@@ -477,19 +476,49 @@ def hypothesis_verdicts(document: ReportDocument) -> list[tuple[HypothesisRow, l
     return [(h, [e for e in document.experiments if e.hypothesis == h.id]) for h in ranked]
 
 
-def top_traits(
-    document: ReportDocument, evidence: Evidence, drawn: dict[str, figures.Figure]
-) -> list[tuple[str, TraitShift]]:
-    """The traits that differ most and aren't artefacts, as far as they have values; adds their figures to `drawn`."""
+@dataclass(frozen=True)
+class TraitPlot:
+    """A trait's distributions; `after`: the experiment after which it was measured again, as far as one was tried."""
+
+    trait: TraitShift
+    chart: Markup
+    after: ExperimentRow | None
+
+
+def top_traits(document: ReportDocument, evidence: Evidence) -> list[TraitPlot]:
+    """The traits that differ most and aren't artefacts, as far as they have values."""
     ranked = sorted(document.traits, key=lambda t: (t.artefact is not None, -abs(t.effect_size or 0.0)))
-    found: list[tuple[str, TraitShift]] = []
+    found: list[TraitPlot] = []
     for trait in ranked:
-        figure = figures.trait_distribution(evidence, trait.name)
-        if figure is not None and len(found) < TOP_TRAITS:
-            key = f"trait-{len(found)}"
-            drawn[key] = figure
-            found.append((key, trait))
+        after = treated_by(document, evidence, trait.name)
+        chart = _trait_chart(evidence, trait.name, trait.label, after.hypothesis if after is not None else None)
+        if chart is not None and len(found) < TOP_TRAITS:
+            found.append(TraitPlot(trait, chart, after))
     return found
+
+
+def treated_by(document: ReportDocument, evidence: Evidence, trait: str) -> ExperimentRow | None:
+    """The experiment that says most about a trait that it changed: confirmed before others, then what closes most."""
+    rows = evidence.traits.filter(trait=trait)["set"].unique()
+    changed = {str(name).removeprefix("after:") for name in rows if str(name).startswith("after:")}
+    tried = [row for row in document.experiments if row.hypothesis in changed and row.verdict != "skipped"]
+    return min(
+        tried, key=lambda row: (VERDICT_ORDER.index(row.verdict), -(figures.share_of_gap(row)[0] or 0.0)), default=None
+    )
+
+
+def _trait_chart(evidence: Evidence, trait: str, label: str, after: str | None) -> Markup | None:
+    series = figures.trait_series(evidence, trait, after)
+    sets = "holdout, target and after the experiment" if after is not None else "holdout and target"
+    return figures.distribution(f"trait-{trait}", f"Distribution of {label} in {sets}", series)
+
+
+def sparklines(document: ReportDocument, evidence: Evidence) -> dict[str, Markup]:
+    """Every trait's distributions, as small as a cell of the table; a trait without values has none."""
+    series = {trait.name: figures.trait_series(evidence, trait.name) for trait in document.traits}
+    labels = {trait.name: trait.label for trait in document.traits}
+    drawn = {name: figures.sparkline(values, f"Distribution of {labels[name]}") for name, values in series.items()}
+    return {name: chart for name, chart in drawn.items() if chart is not None}
 
 
 def part_columns(parts: Sequence[RegionGap | StageGap]) -> list[tuple[str, bool]]:
@@ -528,37 +557,6 @@ def forest_range(rows: Iterable[Trial]) -> tuple[float, float]:
     return max(min([-0.25, *bounds]), -0.5), min(max([0.5, *bounds]), 1.25)
 
 
-def map_data(points: pl.DataFrame) -> dict[str, Any]:
-    """What the map's script needs beside the figure: columns by row, coordinates of both projections, thumbnails."""
-    sprites = figures.thumbnail_sprites(points["thumbnail"].to_list() if "thumbnail" in points.columns else [])
-    groups = points["group"].cast(pl.String).fill_null("").to_list()
-    sizes = Counter(groups)
-    names = sorted(sizes, key=lambda name: (-sizes[name], name))
-    place = {name: i for i, name in enumerate(names)}
-    return {
-        "id": points["sample_id"].cast(pl.String).to_list(),
-        "set": points["set"].cast(pl.String).to_list(),
-        "group": [place[name] for name in groups],
-        "groups": names,
-        "loss": _numbers(points["loss"]),
-        "gap_score": _numbers(points["gap_score"]),
-        "projections": {
-            key: {axis: _numbers(points[f"{key}_{axis}"]) for axis in ("x", "y")}
-            for key in figures.PROJECTIONS
-            if figures.has_projection(points, key)
-        },
-        "tile": sprites.tiles or [-1] * points.height,
-        "sheets": [data_uri(sheet) for sheet in sprites.sheets],
-        "columns": sprites.columns,
-        "tile_size": sprites.tile_size,
-    }
-
-
-def _numbers(column: pl.Series) -> list[float | None]:
-    values = column.cast(pl.Float64).to_list()
-    return [float(f"{v:.5g}") if v is not None and math.isfinite(v) else None for v in values]
-
-
 # --- rendering -------------------------------------------------------------------------------------------------------
 
 
@@ -576,14 +574,17 @@ def json_for_script(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 -- nothing that HTML reads is left in it
 
 
-def security_policy(scripts: Iterable[str]) -> str:
-    """Only these scripts run, nothing is loaded, nothing is sent. Plotly sets inline styles."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+def security_policy(scripts: Iterable[str], style: str) -> str:
+    """Only these scripts and this style sheet count, nothing is loaded, nothing is sent."""
+    allowed = " ".join(_hash(text) for text in scripts)
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def render_page(document: ReportDocument, evidence: Evidence) -> str:
@@ -594,22 +595,10 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     """
     from assets.inference.label_quality import SUSPECT_BELOW
 
-    points = figures.drawn_points(evidence.latent)
-    drawn: dict[str, figures.Figure] = {}
-    waterfall = figures.gap_waterfall(document)
-    losses = figures.loss_distribution(evidence)
-    if waterfall is not None:
-        drawn["waterfall"] = waterfall
-    if losses is not None:
-        drawn["losses"] = losses
-    drawn |= parts_figure(document.model_parts)
-    trait_plots = top_traits(document, evidence, drawn)
-    shown_trials = trials(document, evidence, drawn)
-    columns = map_data(points)
-    if columns["projections"]:
-        drawn["map"] = figures.latent_map(points, next(iter(columns["projections"])))
-    _draw_adaptations(document, drawn)
-    plotly, script = _plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    shown_trials = trials(document, evidence)
+    columns = explorer_data(document, evidence, data_uri)
+    style = _own_file("report.css")
+    scripts = [_own_file(name) for name in SCRIPTS]
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -617,26 +606,26 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             doc=document,
             evidence=evidence,
             gap=document.performance_gap,
-            policy=security_policy([plotly, script]),
-            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
-            plotly=Markup(plotly),  # noqa: S704 -- the package's own file
-            script=Markup(script),  # noqa: S704 -- our own file
-            figures_json=json_for_script({"figures": drawn, "light": figures.LIGHT, "dark": figures.DARK}),
-            map_json=json_for_script(columns),
-            has_map=bool(columns["projections"]),
-            projections={key: figures.PROJECTIONS[key] for key in columns["projections"]},
-            points=points,
+            policy=security_policy(scripts, style),
+            style=Markup(style),  # noqa: S704 -- our own file
+            scripts=[Markup(script) for script in scripts],  # noqa: S704 -- our own files
+            explorer_json=json_for_script(columns),
+            explorer=columns,
             waterfall=figures.waterfall_steps(document),
-            waterfall_height=figures.waterfall_height,
-            has_losses=losses is not None,
-            adaptation_plots=[key for key in ("adaptations", "learning-curve") if key in drawn],
+            waterfall_chart=figures.gap_waterfall(document),
+            class_steps=figures.class_steps(document),
+            class_chart=figures.waterfall(figures.class_steps(document)),
+            loss_chart=figures.loss_distribution(evidence),
+            parts_chart=parts_figure(document.model_parts),
+            adaptation_plots=_adaptation_plots(document),
             causes=causes(document),
             remedies=remedies(document),
             priced=document.explanation.confirmed if document.explanation is not None else [],
             tested=tested(document),
             advice=advice(document),
             floor_count=floor_count(document),
-            trait_plots=trait_plots,
+            trait_plots=top_traits(document, evidence),
+            sparklines=sparklines(document, evidence),
             trials=shown_trials,
             forest=forest_range(shown_trials),
             skipped=[e for e in document.experiments if e.verdict == "skipped"],
@@ -648,7 +637,6 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
             stage_columns=part_columns(document.latent_gap_stages),
             shown_quarantined=SHOWN_QUARANTINED,
             few_shared=FEW_SHARED,
-            parts_height=parts_height,
             significant=SIGNIFICANT,
             suspect_below=SUSPECT_BELOW,
         )
@@ -656,14 +644,19 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")  # names from a file system may hold lone surrogates
 
 
-def _draw_adaptations(document: ReportDocument, drawn: dict[str, figures.Figure]) -> None:
+def _adaptation_plots(document: ReportDocument) -> list[tuple[str, Markup]]:
     made = {
-        "adaptations": adaptation_figures.closed_against_cost(document.adaptations),
-        "learning-curve": adaptation_figures.learning_curve(document.adaptations),
+        "Gap closed against the price on the source": adaptation_figures.closed_against_cost(document.adaptations),
+        "What more labels buy": adaptation_figures.learning_curve(document.adaptations),
     }
-    drawn |= {key: figure for key, figure in made.items() if figure is not None}
+    return [(title, chart) for title, chart in made.items() if chart is not None]
 
 
+def _own_file(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -691,10 +684,3 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {"distance": distance, "exceeds_floor": exceeds_floor, "plural": _count}
     environment.globals |= {"swatch": swatch, "trial_scale": trial_scale, "conditions": conditions}
     return environment
-
-
-@functools.cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())

@@ -90,6 +90,11 @@ class PartRow(Part):
     tuning_steps: int | None = None
     planned_steps: int | None = None
 
+    @property
+    def counts(self) -> bool:
+        """Whether a shift there can matter: not where the part was replaced and nothing beyond noise was lost by it."""
+        return self.worth is None or self.transfer != "unclear"
+
     def effect(self, intervention: str, side: str) -> EffectRow | None:
         """What one intervention does on one side; None where it was not made."""
         found = next((row for row in self.interventions if row.intervention == intervention), None)

@@ -1,76 +1,72 @@
 """The chart of the model's parts: what each is worth on both sides, and how far its activations shift.
 
-Belongs here: one Plotly figure in the colours of `figures.py`. Does not: markup, computing what it shows.
+Belongs here: one chart. Does not: markup, computing what it shows.
 """
 
 from __future__ import annotations
 
-from assets.report.figures import LIGHT, Figure
+from markupsafe import Markup
+
+from assets.report import charts
 from assets.report.parts_document import EffectRow, ModelPartsRow, PartRow
 
-GREATEST = 1.0e3
-"""Beyond this an interval is drawn no further: too few units for one."""
+ROW = 42
+SPLIT = 60.0
+"""Per cent of the width that losses take, where they were compared."""
 
 
-def parts_height(rows: int) -> int:
-    """Pixels that a chart of so many parts takes."""
-    return 86 + 30 * rows
-
-
-def parts_figure(found: ModelPartsRow | None) -> dict[str, Figure]:
-    """The chart under its key; nothing without parts. Without losses its left half stays away."""
+def parts_figure(found: ModelPartsRow | None) -> Markup | None:
+    """The chart; None without parts. Without losses its left half stays away."""
     if found is None or not found.parts:
-        return {}
+        return None
     parts = found.parts
-    compared = any(part.effect("mean", "holdout") is not None for part in parts)
-    traces = [_help(parts, side, place) for side, place in (("holdout", -0.16), ("target", 0.16))] if compared else []
-    traces.append(_shift(parts))
-    height = parts_height(len(parts))
-    left = 0.62 if compared else 0.0
-    layout: Figure = {
-        "height": height, "margin": {"l": 190, "r": 8, "t": 8, "b": 62}, "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"size": 12},
-        "yaxis": {"tickvals": list(range(len(parts))), "ticktext": [_name(part) for part in parts],
-                  "range": [len(parts) - 0.4, -0.6], "zeroline": False, "fixedrange": True, "showgrid": False},
-        "xaxis": {"domain": [0, 0.56] if compared else [0, 0.001], "zeroline": True, "fixedrange": True,
-                  "title": {"text": "loss that the part saves", "standoff": 8}, "visible": compared},
-        "xaxis2": {"domain": [left, 1], "zeroline": True, "fixedrange": True, "rangemode": "tozero", "anchor": "y",
-                   "title": {"text": "shift of its activations, deviations", "standoff": 8}},
-    }  # fmt: skip
-    return {"parts": {"data": traces, "layout": layout}}
+    effects = [effect for part in parts for side in SIDES if (effect := part.effect("mean", side)) is not None]
+    left = SPLIT + 4 if effects else 0.0
+    shifts = charts.scale([0.0, *(part.gap.shift or 0.0 for part in parts)], left, 99.0)
+    foot = ROW * len(parts) + 4
+    axes = [charts.axis_across(shifts, foot, 0, charts.labelled(shifts.ticks(3)), "shift, deviations")]
+    drawn = [_shift(part, shifts, ROW * i) for i, part in enumerate(parts)]
+    if effects:
+        bounds = [bound for effect in effects for bound in _interval(effect)]
+        losses = charts.scale([0.0, *bounds], 1.0, SPLIT - 2, around=0.03)
+        axes.append(charts.axis_across(losses, foot, 0, charts.labelled(losses.ticks(4)), "loss that the part saves"))
+        drawn += [_worth(part, side, losses, ROW * i) for i, part in enumerate(parts) for side in SIDES]
+    names = [charts.text(0, ROW * i + 13, charts.shortened(part.name, 40)) for i, part in enumerate(parts)]
+    label = "For each part: the loss that it saves on holdout and target, and the shift of its activations"
+    return charts.chart("parts", label, foot + 40, *axes, *drawn, *names)
 
 
-def _help(parts: list[PartRow], side: str, place: float) -> Figure:
-    rows = [(i, effect) for i, part in enumerate(parts) if (effect := part.effect("mean", side)) is not None]
-    reach = [_reach(effect) for _, effect in rows]
-    return {
-        "type": "scatter", "mode": "markers", "name": side,
-        "x": [_rounded(effect.loss_change or 0.0) for _, effect in rows], "y": [i + place for i, _ in rows],
-        "marker": {"color": LIGHT[side], "size": 9, "symbol": "square" if side == "holdout" else "circle"},
-        "error_x": {"type": "data", "array": reach, "color": LIGHT[side], "thickness": 1.4, "width": 3},
-        "hovertemplate": "%{x:.3f}<extra>" + side + "</extra>",
-    }  # fmt: skip
+SIDES = {"holdout": 22.0, "target": 33.0}
+"""Both sides' marks, in pixels below the top of a part's row."""
 
 
-def _shift(parts: list[PartRow]) -> Figure:
-    return {
-        "type": "bar", "orientation": "h", "name": "target", "xaxis": "x2", "width": 0.5,
-        "x": [_rounded(part.gap.shift or 0.0) for part in parts], "y": list(range(len(parts))),
-        "marker": {"color": [LIGHT["target"] if part.grows else LIGHT["plain"] for part in parts]},
-        "hovertemplate": "%{x:.2f} deviations<extra></extra>",
-    }  # fmt: skip
+def _worth(part: PartRow, side: str, places: charts.Scale, top: float) -> Markup:
+    effect = part.effect("mean", side)
+    if effect is None or effect.loss_change is None:
+        return Markup()
+    low, high = _interval(effect)
+    y = top + SIDES[side]
+    title = f"{part.name}, {side}: {effect.loss_change:+.3f} [{low:+.3f}, {high:+.3f}]"
+    mark = charts.square if side == "holdout" else charts.dot
+    return charts.join([
+        charts.whisker_across(places(low), places(high), y, f"whisker {side}"),
+        mark(places(effect.loss_change), y, side, effect.loss_change, title),
+    ])  # fmt: skip
 
 
-def _reach(effect: EffectRow) -> float:
-    if effect.ci95 is None or effect.loss_change is None:
-        return 0.0
-    return _rounded(min(effect.ci95[1] - effect.loss_change, GREATEST))
+def _shift(part: PartRow, places: charts.Scale, top: float) -> Markup:
+    shift = part.gap.shift or 0.0
+    grows = part.grows and part.counts
+    return charts.bar(places(0.0), places(shift), top + 20, 14, "target" if grows else "grey", shift,
+                      f"{part.name}: {shift:.2f} deviations")  # fmt: skip
 
 
-def _name(part: PartRow) -> str:
-    text = part.name if len(part.name) <= 28 else f"{part.name[:27]}…"  # noqa: PLR2004
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _interval(effect: EffectRow) -> tuple[float, float]:
+    """Where too few units make an interval endless, the mark stands alone."""
+    value = effect.loss_change or 0.0
+    low, high = effect.ci95 or (value, value)
+    return (low, high) if high - low < GREATEST else (value, value)
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")
+GREATEST = 1.0e3
+"""Beyond this an interval says nothing: too few units for one."""

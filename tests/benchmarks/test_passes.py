@@ -114,6 +114,9 @@ def test_experiments_over_as_many_bare_forwards(engine, model, tmp_path, benchma
     names, turns = [sample.sample_id for sample in samples], iter(range(10_000))
     fits = [_fitted(name, operator, batches) for name, operator in operators.items()]
 
+    def run(_side, _ids, computation, notes):
+        return engine.map_batches("source", samples, computation, notes)
+
     def together() -> None:
         store, turn = SampleStore(str(tmp_path)), str(next(turns))
         prints = {f"normalised:{name}": "1" for name in names}
@@ -123,7 +126,7 @@ def test_experiments_over_as_many_bare_forwards(engine, model, tmp_path, benchma
                   store.table(turn, fitted.experiment.id, id_column="row_id"), prints, change)
             for fitted in fits
         ]  # fmt: skip
-        run_trials(trials, lambda _side, _ids: engine.batches("source", samples), what="bench")
+        run_trials(trials, run, what="bench")
 
     def bare() -> None:
         for _ in fits:
@@ -193,6 +196,7 @@ PASS_SCRIPT = """
 import resource, sys
 from pathlib import Path
 import polars as pl, torch
+from functools import partial
 from assets.diagnosis.hypotheses import Hypothesis
 from assets.experiments.normalise import ChannelStatistics, Exposure, HistogramMatching
 from assets.experiments.operators import SetStatistics
@@ -213,7 +217,7 @@ files = [{kind: str(root / kind / f"{i % there:03}.png") for kind in ("images", 
 manifest = pl.DataFrame({"sample_id": names, "image": [f["images"] for f in files], "mask": [f["masks"] for f in files],
     "image_hash": names, "mask_hash": names, "labels_version": "1", "quarantined": False, "part": "target"})
 engine, store = LocalEngine(config), SampleStore(sys.argv[3])
-run_pass(model, manifest, lambda samples: engine.batches("source", samples),
+run_pass(model, manifest, partial(engine.map_batches, "source"),
     PassTables(store.table("source", "embeddings"), store.table("source", "evaluation")), code="1", what="bench")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def ours(network, pictures, tmp_path):
 
     def run() -> np.ndarray:
         table = SampleStore(str(tmp_path / str(next(turns)))).table("source", "embeddings")
-        run_pass(model, manifest, lambda samples: engine.batches("source", samples), PassTables(table, None),
+        run_pass(model, manifest, partial(engine.map_batches, "source"), PassTables(table, None),
                  code="1", what="peers")  # fmt: skip
         return vectors(table.read())
 

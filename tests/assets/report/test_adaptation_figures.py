@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 
 from assets.report.adaptation_figures import closed_against_cost, learning_curve
@@ -19,11 +21,11 @@ def row(method: str = "fda", closed: float | None = 0.3, **changes) -> Adaptatio
 
 def test_marks_stand_at_price_and_share():
     figure = closed_against_cost([row(), row("coral", -0.1, ci95=(-0.3, 0.0), verdict="refuted"), row("tent", None)])
-    first, second = figure["data"]
-    assert (first["x"], first["y"]) == ([0.1], [0.3])
-    assert first["error_y"]["array"] == pytest.approx([0.2]) and first["error_y"]["arrayminus"] == pytest.approx([0.1])
-    assert first["marker"]["symbol"] != second["marker"]["symbol"]
-    assert "<b>" not in first["text"][0]
+    first, second = ElementTree.fromstring(figure).iter("circle")
+    assert (first.get("data-value"), second.get("data-value")) == ("0.3", "-0.1")
+    assert (first.get("class"), second.get("class")) == ("after", "open")
+    assert float(first.get("cy")) < float(second.get("cy")), "what closes more stands higher"
+    assert first.find("title").text == "<b>fda</b>: closes 30%, source +0.100" and "<b>" not in figure
     assert closed_against_cost([row(closed=None)]) is None
 
 
@@ -31,9 +33,10 @@ def test_a_line_a_scope_over_the_share_of_labels():
     rows = [row("fine_tuning", 0.1 * share, scope=scope, label_share=share) for scope in ("head", "all")
             for share in (25, 1, 5)]  # fmt: skip
     figure = learning_curve([*rows, row()])
-    assert [trace["name"] for trace in figure["data"]] == ["head", "all weights"]
-    assert figure["data"][0]["x"] == [1, 5, 25]
-    assert figure["data"][0]["y"] == pytest.approx([0.1, 0.5, 2.5])
+    root = ElementTree.fromstring(f"<div>{figure}</div>")
+    assert [path.get("class") for path in root.iter("path")] == ["step scope-head", "step scope-all"]
+    marks = [(float(mark.get("cx")[:-1]), float(mark.get("data-value"))) for mark in root.iter("circle")][:3]
+    assert [value for _, value in marks] == pytest.approx([0.1, 0.5, 2.5]) and marks == sorted(marks)
     assert learning_curve(rows[:1]) is None
 
 

@@ -1,4 +1,4 @@
-"""Figures: what the waterfall adds up to, what Plotly accepts, how small PNGs and sprites stay."""
+"""Figures: what the waterfall adds up to, where bars lie, how small PNGs and sprites stay."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
+from assets.report import charts, figures
 from assets.report import document as d
-from assets.report import figures
 from assets.report.evidence import Evidence
 
 RNG = np.random.default_rng(11)
@@ -114,7 +115,41 @@ def test_a_share_below_zero_rises_and_one_that_is_not_defined_has_no_bar() -> No
 def test_shares_are_shown_with_their_signs() -> None:
     rows = [d.AttributionRow(family="haze", hypotheses=["haze"], share=1.07, ci95=(0.9, 1.2))]
     over = figures.gap_waterfall(document(attribution=rows, unexplained=d.Estimate(value=-0.07)))
-    assert [text.split(" · ")[1] for text in over["data"][0]["text"]] == ["100%", "107%", "−7%"]
+    told = [text.split("  ")[1] for text in words(over, "figure")]
+    assert told == ["100%", "107%", "−7%"]
+
+
+def test_bars_lie_where_their_figures_say() -> None:
+    drawn = figures.gap_waterfall(document())
+    assert drawn is not None
+    drawn_bars = ElementTree.fromstring(drawn).iter("rect")
+    bars = [[float(bar.get(name, "").rstrip("%")) for name in ("x", "width", "data-value")] for bar in drawn_bars]
+    total, first, second, rest = bars
+    assert [value for *_, value in bars] == pytest.approx([0.4, -0.18, -0.08, 0.14])
+    assert [width / total[1] for _, width, _ in bars] == pytest.approx([1, 0.45, 0.2, 0.35], abs=1e-3)
+    assert first[0] + first[1] == pytest.approx(total[0] + total[1], abs=0.02), "a cause starts where the gap ends"
+    assert second[0] == pytest.approx(rest[0] + rest[1], abs=0.02), "and the last one leads to what is left"
+
+
+def test_names_cannot_leave_a_chart() -> None:
+    hostile = [experiment("haze", gap_closed=0.5, ci95=(0.4, 0.6)).model_copy(update={"title": '<script>&"x'})]
+    drawn = figures.gap_waterfall(document(experiments=hostile))
+    assert drawn is not None and "<script" not in drawn
+    assert 'Haze: <script>&"x' in words(drawn)
+
+
+def test_the_gap_over_pixels_falls_class_by_class_to_nothing() -> None:
+    empty = dict.fromkeys(("source_iou", "target_iou", "source_loss", "target_loss", "source_share", "target_share"))
+    parts = [(f"class {i}", 0.01 * i, -0.002 * i if i % 2 else 0.05) for i in range(9)]
+    rows = [d.ClassGap(name=name, composition=one, within=two, **empty) for name, one, two in parts]
+    gap = d.PerformanceGap(loss_gap=0.4, ci95=(0.3, 0.5), detected=True, per_class=rows)
+    steps = figures.class_steps(document(performance_gap=gap))
+    whole = sum(one + two for _, one, two in parts)
+    assert steps[0].value == pytest.approx(whole) and len(steps) == 2 + figures.MOST_CLASSES
+    assert steps[-1].label == "3 other classes"
+    assert sum(step.value for step in steps) == pytest.approx(0, abs=1e-12)
+    assert steps[1].share == pytest.approx(-(0.08 + 0.05) / whole), "the heaviest first"
+    assert figures.class_steps(document(performance_gap=d.PerformanceGap(loss_gap=0.1, detected=False))) == []
 
 
 @pytest.mark.parametrize(
@@ -139,52 +174,60 @@ def test_a_cause_is_shown_by_what_it_closed_before_what_it_induced() -> None:
     assert figures.share_of_gap(chosen) == (0.1, (0.05, 0.2), "closed")
 
 
-def test_plotly_accepts_every_figure() -> None:
-    go = pytest.importorskip("plotly.graph_objects")
+def words(drawn: str | None, name: str | None = None) -> list[str]:
+    """Texts of a chart, of one class where a name is given."""
+    found = ElementTree.fromstring(drawn or "<svg/>").iter("text")
+    return [text.text or "" for text in found if name is None or text.get("class") == name]
+
+
+def test_every_chart_says_what_it_is() -> None:
     seen = evidence()
-    drawn = [
-        figures.gap_waterfall(document()),
-        figures.latent_map(seen.latent),
-        figures.latent_map(seen.latent, "pca"),
-        figures.loss_distribution(seen),
-        figures.trait_distribution(seen, "sharp"),
-        figures.trait_distribution(seen, "sharp", after="haze"),
-        figures.distribution({}),
-    ]
-    for figure in drawn:
-        assert go.Figure(figure).to_dict()
+    series = figures.trait_series(seen, "sharp", after="haze")
+    drawn = [figures.gap_waterfall(document()), figures.loss_distribution(seen), figures.sparkline(series, "Sharp"),
+             figures.distribution("trait-sharp", "Sharp", series)]  # fmt: skip
+    for chart in drawn:
+        root = ElementTree.fromstring(chart or "")
+        assert root.get("role") == "img" and root.get("aria-label")
+    assert figures.distribution("x", "x", {}) is None and figures.sparkline({}, "x") is None
 
 
-def test_distribution_counts_every_sample_once() -> None:
+def test_every_sample_is_counted_once() -> None:
     values = {"holdout": RNG.normal(size=500), "target": np.append(RNG.normal(2, 1, 300), [1e6, np.nan, np.inf])}
-    figure = figures.distribution(values)
-    for trace in figure["data"]:
-        assert sum(trace["y"][:-1]) == pytest.approx(100, abs=0.2)
-        assert len(trace["x"]) == len(trace["y"]) == 29
-    assert max(figure["data"][0]["x"]) < 10
+    edges, shares = figures.shares_by_bin(values)
+    assert len(edges) == figures.BINS + 1 and edges[-1] < 10
+    for row in shares.values():
+        assert row.sum() == pytest.approx(100)
+
+
+def test_a_distribution_is_as_high_as_its_shares() -> None:
+    chart = figures.distribution("x", "x", {"holdout": np.array([0.0, 0, 0, 1]), "target": np.array([1.0])})
+    root = ElementTree.fromstring(chart or "")
+    height = float(next(root.iter("svg")).find("svg").get("height", ""))  # type: ignore[union-attr]
+    steps = {path.get("class"): path.get("d", "") for path in root.iter("path")}
+    first = [float(point.split()[1]) for point in steps["step holdout"][1:].split("L")]
+    assert first[0] == pytest.approx(height * 0.25, abs=0.1) and first[-1] == pytest.approx(height * 0.75, abs=0.1)
+    assert set(steps) == {"step holdout", "area target", "step target"}
 
 
 def test_constant_values_have_a_distribution() -> None:
-    figure = figures.distribution({"holdout": np.full(5, 3.0), "target": np.full(4, 3.0)})
-    assert sum(figure["data"][0]["y"][:-1]) == pytest.approx(100, abs=0.2)
+    _, shares = figures.shares_by_bin({"holdout": np.full(5, 3.0), "target": np.full(4, 3.0)})
+    assert shares["holdout"].sum() == pytest.approx(100)
 
 
 def test_loss_distribution_needs_labels_on_both_sides() -> None:
     seen = evidence()
     latent = seen.latent.with_columns(loss=pl.when(pl.col("set") == "target").then(None).otherwise(pl.col("loss")))
     assert figures.loss_distribution(Evidence(latent, seen.traits, [], {}, "")) is None
-    assert figures.trait_distribution(seen, "unknown") is None
+    assert figures.trait_series(seen, "unknown") == {}
 
 
-def test_map_points_know_their_rows_and_sets_stay_in_proportion() -> None:
-    latent = evidence(3_000).latent
-    drawn = figures.drawn_points(latent, limit=300)
-    assert 300 <= drawn.height <= 303
-    assert drawn["set"].value_counts()["count"].to_list() == [100, 100, 100]
-    assert figures.drawn_points(latent).height == 3_000
-    for trace in figures.latent_map(drawn, "pca")["data"]:
-        assert drawn["set"].gather(trace["customdata"]).unique().to_list() == [trace["name"]]
-        assert trace["x"] == pytest.approx(drawn["pca_x"].gather(trace["customdata"]).to_list(), rel=1e-3)
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.3, 0.42), (0, 1e-7), (-5000, 12), (0.1, 0.1000001)])
+def test_ticks_are_round_and_within(low: float, high: float) -> None:
+    scale = charts.Scale(low, high, 0, 100)
+    ticks = scale.ticks(5)
+    assert 2 <= len(ticks) <= 8
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    assert [scale(low), scale(high), scale(high + 1)] == [0, 100, 100]
 
 
 def picture(colour: tuple[int, int, int], size: tuple[int, int] = (160, 80)) -> bytes:
@@ -277,7 +320,7 @@ def test_pngs_are_small_and_draw_any_name(draw: Callable[[], bytes]) -> None:
 def test_importing_stays_light() -> None:
     code = (
         "import sys, assets.report.page, assets.report.figures;"
-        "print([m for m in ('plotly', 'matplotlib', 'torch', 'PIL') if m in sys.modules])"
+        "print([m for m in ('matplotlib', 'torch', 'PIL') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

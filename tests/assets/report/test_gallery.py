@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from assets.inference.latents import vectors
 from assets.inference.losses import encode_classes
 from assets.report import gallery
 from assets.report.gallery import changed_traits, latent_points, palette, suspect_pictures, trait_values, worst_samples
@@ -36,10 +37,16 @@ def sets_of(reference: int, holdout: int, target: int, width: int = 16) -> dict[
     }
 
 
+def placed(sets, losses=None, scores=None, thumbnails=None) -> pl.DataFrame:
+    rows = gallery.shown_points(sets)
+    plane = gallery.Plane.fit(vectors(rows), seed=0)
+    return latent_points(rows, plane, losses or {}, scores or {}, thumbnails or {}, seed=0)
+
+
 @pytest.mark.parametrize("counts", [(1, 0, 0), (0, 0, 1), (1, 1, 1), (0, 2, 0), (3, 2, 3), (8, 6, 6), (30, 10, 20)])
 def test_every_sample_has_a_finite_place_whatever_the_size(counts):
-    found = latent_points(
-        sets_of(*counts), {("target", "t000"): 1.5}, {("target", "t000"): 0.2}, {("target", "t000"): b"jpeg"}, seed=0
+    found = placed(
+        sets_of(*counts), {("target", "t000"): 1.5}, {("target", "t000"): 0.2}, {("target", "t000"): b"jpeg"}
     )
     assert found.height == sum(counts)
     assert found.columns == [
@@ -67,14 +74,14 @@ def test_every_sample_has_a_finite_place_whatever_the_size(counts):
 @pytest.mark.parametrize("count", [3, 20])
 def test_equal_latents_lie_on_one_place(count):
     same = {"reference": embedded(np.ones((count, 8)), "r"), "target": embedded(np.ones((count, 8)), "t")}
-    found = latent_points(same, {}, {}, {}, seed=0)
+    found = placed(same)
     assert found.height == 2 * count
     assert np.isfinite(found.select("pca_x", "pca_y", "map_x", "map_y").to_numpy()).all()
     assert found["pca_x"].to_numpy() == pytest.approx(0, abs=1e-6)
 
 
 def test_sets_that_lie_apart_are_apart_on_both_maps():
-    found = latent_points(sets_of(30, 20, 30), {}, {}, {}, seed=0)
+    found = placed(sets_of(30, 20, 30))
     for x, y in (("pca_x", "pca_y"), ("map_x", "map_y")):
         places = {name: found.filter(set=name).select(x, y).to_numpy() for name in ("reference", "holdout", "target")}
         between = np.linalg.norm(places["target"].mean(0) - places["holdout"].mean(0))
@@ -85,7 +92,7 @@ def test_sets_that_lie_apart_are_apart_on_both_maps():
 def test_lengths_of_latents_do_not_count():
     sets = sets_of(12, 4, 8)
     longer = {**sets, "target": sets["target"].with_columns(pl.col("latent").list.eval(pl.element() * 7))}
-    first, second = (latent_points(each, {}, {}, {}, seed=0) for each in (sets, longer))
+    first, second = (placed(each) for each in (sets, longer))
     assert first["pca_x"].to_numpy() == pytest.approx(second["pca_x"].to_numpy(), abs=1e-4)
 
 
@@ -94,12 +101,12 @@ def test_large_sets_are_thinned_alike_and_always_to_the_same_samples(monkeypatch
     monkeypatch.setattr(gallery, "MOST_THUMBNAILS", 12)
     sets = sets_of(60, 20, 40)
     thumbnails = {(part, name): b"x" for part, rows in sets.items() for name in rows["sample_id"]}
-    found = latent_points(sets, {}, {}, thumbnails, seed=0)
+    found = placed(sets, thumbnails=thumbnails)
     assert dict(found.group_by("set").len().iter_rows()) == {"reference": 15, "holdout": 5, "target": 10}
     shown = found.filter(pl.col("thumbnail").is_not_null())
     assert shown.height == 12 and "reference" not in shown["set"], "holdout and target first"
     shuffled = {name: rows.sample(fraction=1, shuffle=True, seed=1) for name, rows in sets.items()}
-    again = latent_points(shuffled, {}, {}, thumbnails, seed=0)
+    again = placed(shuffled, thumbnails=thumbnails)
     assert set(again["sample_id"]) == set(found["sample_id"])
 
 
@@ -111,6 +118,54 @@ def test_every_class_has_a_colour_that_stays(names):
     assert palette(tuple(reversed(names))) == dict(reversed(colours.items()))
     assert palette(["road", "sky"]) == {"road": "#804080", "sky": "#4682b4"}
     assert len(set(palette(["kerb", "lane", "sign post", "hedge"]).values())) == 4
+
+
+def test_an_experiments_samples_lie_by_the_directions_from_before():
+    sets = sets_of(20, 10, 12)
+    shown = gallery.shown_points(sets)
+    plane = gallery.Plane.fit(vectors(shown), seed=0)
+    before = placed(sets)
+    rows = pl.DataFrame({
+        "sample_id": ["t001", "h002", "t003", "t004", "unknown"],
+        "role": ["normalised", "imitated", "sham", "normalised", "normalised"],
+        "latent": [sets["target"]["latent"][1], sets["target"]["latent"][0], [1.0] * 16, [], [1.0] * 16],
+        "loss": [0.1, 0.2, 0.3, 0.4, 0.5],
+    }, schema_overrides={"latent": pl.List(pl.Float32)})  # fmt: skip
+    found = gallery.moved_points(rows, plane, shown)
+    assert found.select("set", "sample_id", "loss").rows() == [("holdout", "h002", 0.2), ("target", "t001", 0.1)]
+    places = {name: before.filter(sample_id=name).select("pca_x", "pca_y").row(0) for name in ("t000", "t001")}
+    assert found.select("pca_x", "pca_y").rows() == [
+        pytest.approx(places["t000"], abs=1e-6), pytest.approx(places["t001"], abs=1e-6)]  # fmt: skip
+    assert gallery.moved_points(rows.clear(), plane, shown).is_empty()
+
+
+def test_regions_of_a_class_are_placed_by_their_own_directions(monkeypatch):
+    random = np.random.default_rng(0)
+    sets = sets_of(10, 10, 10)
+    for side, rows in sets.items():
+        road = random.normal(0, 1, (rows.height, 4))
+        car = np.eye(4)[int(side == "target")] + random.normal(0, 0.1, (rows.height, 4))
+        sets[side] = rows.with_columns(
+            region_classes=pl.Series([[0, 2]] * rows.height), region_vectors=pl.Series(np.hstack([road, car]).tolist())
+        )
+    found = gallery.region_points(sets, gallery.shown_points(sets), ["road", "sky", "car"], seed=0)
+    assert list(found) == ["road", "car"], "no region shows sky"
+    assert found["road"].height == 30 and found["road"].columns == ["set", "sample_id", "x", "y"]
+    apart = {name: abs(rows.filter(set="target")["x"].mean() - rows.filter(set="holdout")["x"].mean())
+             for name, rows in found.items()}  # fmt: skip
+    assert apart["car"] > 1.2 and apart["road"] < 0.7
+    monkeypatch.setattr(gallery, "MOST_REGIONS", 15)
+    assert gallery.region_points(sets, gallery.shown_points(sets), ["road"], seed=0)["road"].height == 15
+
+
+def test_measures_go_by_set_and_sample():
+    shown = gallery.shown_points(sets_of(2, 1, 2))
+    source = pl.DataFrame({"sample_id": ["r000", "h000"], "bright": [0.1, 0.2]})
+    target = pl.DataFrame({"sample_id": ["t001"], "bright": [0.5], "own": [1.0]})
+    found = gallery.measures(shown, source, target, ["bright", "own", "unknown"])
+    assert found.height == 5 and found.columns == ["set", "sample_id", "bright", "own"]
+    assert found.filter(sample_id="t001").row(0) == ("target", "t001", 0.5, 1.0)
+    assert found.filter(sample_id="t000")["bright"].to_list() == [None]
 
 
 # --- traits ----------------------------------------------------------------------------------------------------------
@@ -235,6 +290,16 @@ def test_without_a_label_there_is_no_label_and_no_loss_map(shown):
     bare = next(sample for sample in shown if sample.sample_id == "c")
     assert bare.label is None and bare.loss_map is None
     assert pixels(bare.prediction).shape == (60, 90, 3)
+
+
+def test_sensitivity_is_of_all_classes_and_of_the_costliest(shown):
+    by_id = {sample.sample_id: sample for sample in shown}
+    assert list(by_id["b"].sensitivity) == ["all classes", "sky"], "class 0 costs nothing"
+    assert by_id["c"].sensitivity == {}
+    assert pixels(by_id["b"].sensitivity["sky"]).shape == (60, 90, 3)
+    told = gallery.worst_rows(shown)
+    assert [row.sample_id for row in told] == ["b", "a", "c"] and told[0].sensitive_to == ["sky"]
+    assert told[0].neighbours[0].distance == 0.1 and told[2].loss is None
 
 
 # --- suspected labels ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import itertools
@@ -110,6 +111,7 @@ def encoded(picture: Image.Image, kind: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
 def build_evidence(samples: int = 420, labelled: bool = True, hostile: bool = True) -> Evidence:
     rng = np.random.default_rng(7)
     shares = {"reference": 0.45, "holdout": 0.2, "target": 0.35}
@@ -168,6 +170,7 @@ def build_evidence(samples: int = 420, labelled: bool = True, hostile: bool = Tr
                 label=encoded(mask, "PNG") if labelled else None,
                 prediction=encoded(prediction, "PNG"),
                 loss_map=encoded(heat, "PNG") if labelled else None,
+                sensitivity={name: encoded(scene) for name in ("all classes", "road", HOSTILE[1])} if labelled else {},
                 stands_out=["mean brightness 0.21, 2.9 sd below the holdout", HOSTILE[2]] if i else [],
                 neighbours=[
                     Neighbour(f"aachen_{k:03d}", 0.31 + 0.04 * k, thumbnails["reference"][k]) for k in range(3)
@@ -181,7 +184,35 @@ def build_evidence(samples: int = 420, labelled: bool = True, hostile: bool = Tr
     return Evidence(
         latent, pl.DataFrame(values), worst, palette, source + ("# </script></code></pre>\n" if hostile else ""),
         {("target", HOSTILE[0]): worst[0].picture, ("holdout", "aachen/07"): worst[1].picture},
+        measures=measured_traits(latent), regions=region_places(latent), after=moved_places(latent),
     )  # fmt: skip
+
+
+def measured_traits(latent: pl.DataFrame) -> pl.DataFrame:
+    """Every trait of every sample; the target's lie higher, the more the earlier the trait."""
+    rng = np.random.default_rng(5)
+    shift = (latent["set"] == "target").to_numpy()
+    values = {name: rng.normal(0, 1, latent.height) + 4 * shift / (i + 1) for i, name in enumerate(TRAITS)}
+    return latent.select("set", "sample_id").with_columns(**{name: pl.Series(row) for name, row in values.items()})
+
+
+def region_places(latent: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Regions of two classes, of every second sample."""
+    rows = latent.gather_every(2)
+    places = rows.select("set", "sample_id", x="map_y", y="map_x")
+    return {"road": places, "<b>train</b>": places.head(40)}
+
+
+def moved_places(latent: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """One experiment took half of the target to the source, another the holdout to the target."""
+    columns = ("set", "sample_id")
+    target = latent.filter(set="target").gather_every(2)
+    holdout = latent.filter(set="holdout")
+    return {
+        "exposure_global": target.select(*columns, pca_x=pl.col("pca_x") - 2.1, pca_y="pca_y",
+                                         loss=pl.col("loss").fill_null(0.7) * 0.5),
+        "batch_norm": holdout.select(*columns, pca_x=pl.col("pca_x") + 2.1, pca_y="pca_y", loss=pl.col("loss") * 2),
+    }  # fmt: skip
 
 
 TRAITS = {
@@ -722,6 +753,7 @@ class Parsed(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[tuple[str | None, str]] = []
+        self.styles: list[str] = []
         self.text: list[str] = []
         self._within: tuple[str, str | None] | None = None
         self.feed(page)
@@ -740,6 +772,8 @@ class Parsed(HTMLParser):
             self.text.append(data)
         elif self._within[0] == "script":
             self.scripts.append((self._within[1], data))
+        else:
+            self.styles.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -799,14 +833,77 @@ def test_json_cannot_leave_its_script() -> None:
     assert json.loads(text)["names"] == HOSTILE
 
 
-def test_only_the_two_own_scripts_may_run(page: str) -> None:
+def test_only_the_own_scripts_and_style_sheet_count(page: str) -> None:
     parsed = Parsed(page)
     policy = next(a["content"] or "" for t, a in parsed.elements if a.get("http-equiv") == "Content-Security-Policy")
     code = [text for kind, text in parsed.scripts if kind != "application/json"]
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code]
-    assert len(code) == 2
-    assert re.search(r"script-src ([^;]*);", policy).group(1).split() == [f"'sha256-{value}'" for value in hashes]  # type: ignore[union-attr]
-    assert policy.startswith("default-src 'none';")
+    assert code
+    for directive, texts in (("script-src", code), ("style-src", parsed.styles)):
+        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+        allowed = re.search(rf"{directive} ([^;]*);", policy)
+        assert allowed is not None and allowed[1].split() == [f"'sha256-{value}'" for value in hashes]
+    assert policy.startswith("default-src 'none';") and "unsafe" not in policy
+    assert not [attributes for _, attributes in parsed.elements if "style" in attributes]
+
+
+def numbers_of(value: Any) -> Iterator[float]:
+    """Every number in a JSON value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from numbers_of(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)
+
+
+def derived(document: d.ReportDocument) -> Iterator[float]:
+    """What the page computes of the document's figures: differences of both sides, shares in loss, sums by class."""
+    gap = document.performance_gap
+    sides = [("source_loss", "target_loss"), ("source_pixel_loss", "target_pixel_loss"), ("source_miou", "target_miou"),
+             ("source_ece", "target_ece")]  # fmt: skip
+    for source, target in sides:
+        yield (getattr(gap, target) or 0) - (getattr(gap, source) or 0)
+        yield 100 * ((getattr(gap, target) or 0) - (getattr(gap, source) or 0))
+    total = gap.loss_gap or 0.0
+    yield 1.0
+    yield total / (gap.source_loss or 1.0)
+    for row in [*document.attribution, document.unexplained]:
+        share = row.share if isinstance(row, d.AttributionRow) else row.value
+        for value in (share or 0.0, *(row.ci95 or ())):
+            yield from (value * total, -value * total, -value)
+    sums = [(row.composition or 0) + (row.within or 0) for row in gap.per_class]
+    whole = sum(sums)
+    yield from (whole, *(-value for value in sums), *(-value / whole for value in sums))
+    ordered = sorted(sums, key=lambda value: -abs(value))
+    yield from (-sum(ordered[6:]), -sum(ordered[6:]) / whole)
+    yield from ((gap.composition or 0) / whole, (gap.within or 0) / whole)
+
+
+NO_CAUSE: dict[str, Any] = {"experiments": [], "root_causes": [], "attribution": [], "not_attributed": []}
+
+
+@pytest.mark.parametrize("changes", [{}, NO_CAUSE])
+def test_every_figure_of_the_page_is_traceable_to_the_document(changes: dict[str, Any]) -> None:
+    document = build_document(**changes)
+    text = render_page(document, build_evidence(90))
+    known = [*numbers_of(json.loads(document.model_dump_json())), *derived(document)]
+    digits = {f"{value:.5g}" for value in known}
+    marks = [a["data-value"] or "" for tag, a in Parsed(text).elements
+             if "data-value" in a and tag in ("rect", "circle", "td")]  # fmt: skip
+    told = [mark for mark in marks if re.fullmatch(r"-?[\d.]+(e-?\d+)?", mark)]
+    assert len(told) > 150
+    assert not [mark for mark in told if f"{float(mark):.5g}" not in digits]
+    worded = {form for value in known for form in (
+        number(value), signed(value), percent(value), percent(value, 1), number(value, 2), signed(value, 1),
+        compact(value), p_value(value))}  # fmt: skip
+    worded |= {form.lstrip("+−") for form in worded}
+    summary = visible(text[text.index('<section id="summary"') : text.index('<section id="loss-gap"')])
+    sentence = document.headline
+    found = re.findall(r"[+−]?\d+(?:\.\d+)?%|[+−]?\d+\.\d+", summary.replace(sentence, ""))
+    ticks = set(re.findall(r'class="tick"[^>]*>([^<]*)<', text))
+    assert len(found) > 10
+    assert not [one for one in found if one not in worded | ticks and one.lstrip("+−") not in worded]
 
 
 def test_no_element_loads_or_runs_anything(page: str) -> None:
@@ -1133,68 +1230,147 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
 
 
 def show_map(visit: Visit) -> None:
-    visit.page.locator("#map").scroll_into_view_if_needed()
-    visit.page.wait_for_selector("#map .scatterlayer .point")
+    visit.page.locator(".stage").scroll_into_view_if_needed()
+    visit.page.locator("#map-legend .toggle").first.wait_for()
 
 
-def marker_colours(visit: Visit) -> list[Any]:
-    script = "document.querySelector('#map .plot').data.map(t => t.marker.color)"
-    return list(visit.page.evaluate(script))
+def drawing(visit: Visit) -> str:
+    """What is on the canvas, once it is drawn."""
+    script = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(map.toDataURL()))))"
+    return str(visit.page.evaluate(script))
+
+
+def drag(visit: Visit, *places: tuple[float, float]) -> None:
+    """Drag over the canvas; places are shares of its width and height."""
+    box = visit.page.locator("#map").bounding_box()
+    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    visit.page.mouse.move(*spots[0])
+    visit.page.mouse.down()
+    for spot in spots[1:]:
+        visit.page.mouse.move(*spot, steps=3)
+    visit.page.mouse.up()
+
+
+WHOLE = ((0.005, 0.005), (0.995, 0.005), (0.995, 0.995), (0.005, 0.995))
 
 
 def test_hostile_names_are_inert_and_nothing_leaves_the_page(page: str, visit: Callable[..., Visit]) -> None:
     seen = visit(page)
     show_map(seen)
-    for details in seen.page.locator("details").all():
-        details.locator("summary").first.click()
-    seen.page.wait_for_selector(".inside .plot .scatterlayer path")
+    seen.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    seen.page.locator("#map-colour").select_option("group")
+    seen.page.locator("#map-view").select_option(label="<b>train</b>")
+    for label in ("to label next", "cluster of the worst", "slice: low brightness"):
+        options = seen.page.locator("#map-preset option").all_inner_texts()
+        chosen = [i for i, text in enumerate(options) if text.startswith(label)]
+        if chosen:
+            seen.page.locator("#map-preset").select_option(index=chosen[0])
     seen.page.mouse.wheel(0, 30_000)
-    seen.page.wait_for_timeout(300)
+    seen.page.wait_for_timeout(200)
     assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith(("file:", "data:"))] == []
-    assert seen.page.locator("script").count() == 4
+    assert seen.page.locator("script").count() == 3
     assert seen.page.locator("img[src=x], [onerror], [onmouseover], body b").count() == 0
     assert HOSTILE[0] in seen.page.locator("#worst-1").inner_text()
     assert "# </script></code></pre>" in seen.page.locator("#recipe-source").inner_text()
 
 
-def test_map_draws_every_point_and_changes_projection_and_colour(desktop: Visit) -> None:
+def test_brushes_select_what_lies_within_and_say_what_it_is(desktop: Visit) -> None:
     show_map(desktop)
-    assert desktop.page.locator("#map .scatterlayer .point").count() == 420
-    before = desktop.page.evaluate("document.querySelector('#map .plot').data[2].x")
-    desktop.page.get_by_role("radio", name="PCA").check()
-    after = desktop.page.evaluate("document.querySelector('#map .plot').data[2].x")
-    assert before != after
-    assert after == pytest.approx(
-        build_evidence().latent.filter(pl.col("set") == "target")["pca_x"].to_list(), rel=1e-3
-    )
-    assert all(isinstance(colour, str) for colour in marker_colours(desktop))
-    for name, wanted in (("loss", 50), ("gap score", 50), ("group", 2)):
-        desktop.page.get_by_role("radio", name=name).check()
-        assert len({colour for trace in marker_colours(desktop) for colour in trace}) >= wanted
-    assert HOSTILE[0] in desktop.page.locator("#map-legend").inner_text()
+    head = desktop.page.locator("#selection h4")
+    assert desktop.page.locator("#selection").is_hidden()
+    drag(desktop, *WHOLE)
+    assert head.inner_text() == "420 samples selected: 189 reference, 84 holdout, 147 target"
+    desktop.page.get_by_role("button", name="source reference").click()
+    desktop.page.get_by_role("button", name="source holdout").click()
+    desktop.page.get_by_role("radio", name="box").check()
+    drag(desktop, WHOLE[0], WHOLE[2])
+    assert head.inner_text() == "147 samples selected: 147 target"
+    assert desktop.page.locator("#selection .apart li").first.inner_text().startswith("Mean brightness +4.")
+    latent = build_evidence().latent
+    losses, others = (latent.filter((pl.col("set") == "target") == own)["loss"] for own in (True, False))
+    told = f"Mean loss {losses.mean():.3f}; {others.mean():.3f} over all other samples shown."
+    assert told in desktop.page.locator("#selection .said").inner_text()
+    tiles = desktop.page.locator("#selection .tiles canvas[data-drawn]")
+    tiles.first.wait_for()
+    assert desktop.page.locator("#selection .tiles li").count() == 48
+    tiles.first.click()
+    worst = build_evidence().latent.filter(set="target").sort("loss", descending=True)["sample_id"][0]
+    assert desktop.page.locator("#map-card .id").inner_text() == worst
+    with desktop.page.expect_download() as saved:
+        desktop.page.get_by_role("button", name="Save as CSV").click()
+    table = pl.read_csv(saved.value.path())
+    assert table.height == 147 and set(table["set"]) == {"target"}
+    assert table["loss"].to_list() == pytest.approx(losses.to_list(), rel=1e-3)
+    assert not any(str(name).startswith(("=", "+", "-", "@")) for name in table["sample_id"])
+    desktop.page.get_by_role("button", name="Clear").click()
+    assert desktop.page.locator("#selection").is_hidden()
+    for name in ("source reference", "source holdout"):
+        desktop.page.get_by_role("button", name=name).click()
     assert desktop.errors == []
 
 
-def test_hover_and_arrow_keys_show_the_sample(desktop: Visit) -> None:
+def test_views_colours_sizes_and_experiments_change_what_is_drawn(desktop: Visit) -> None:
     show_map(desktop)
-    card = desktop.page.locator("#map-card")
+    seen = [drawing(desktop)]
+    choices = (("view", "pca"), ("colour", "loss"), ("colour", "brightness_mean"), ("colour", "group"),
+               ("size", "gap_score"), ("view", "region 0"), ("after", "0"), ("colour", "change"))  # fmt: skip
+    for name, value in choices:
+        desktop.page.locator(f"#map-{name}").select_option(value)
+        seen.append(drawing(desktop))
+    assert len(set(seen)) == len(seen)
+    assert desktop.page.locator("#map-view").input_value() == "pca", "new latents lie on the plane of the old ones"
+    about = desktop.page.locator(".about-after").inner_text()
+    assert about.startswith("Exposure, one curve for the set (confirmed): 74 samples")
+    assert "not in the experiment" in desktop.page.locator("#map-legend").inner_text()
+    desktop.page.get_by_role("radio", name="before", exact=True).check()
+    assert drawing(desktop) != seen[-1]
+    desktop.page.locator("#map-after").select_option("")
+    assert desktop.page.get_by_role("radio", name="after", exact=True).is_hidden()
+    assert desktop.page.locator("#map-colour").input_value() == "set"
+    desktop.page.locator("#map-size").select_option("")
+    desktop.page.locator("#map-view").select_option("map")
+    assert drawing(desktop) == seen[0]
+    assert desktop.errors == []
+
+
+def test_slices_and_clusters_are_selections_to_begin_with(desktop: Visit) -> None:
+    show_map(desktop)
+    options = desktop.page.locator("#map-preset option").all_inner_texts()
+    assert options[1] == "target samples with the highest tenth of losses (15)"
+    desktop.page.locator("#map-preset").select_option(index=1)
+    assert desktop.page.locator("#selection h4").inner_text() == "15 samples selected: 15 target"
+    desktop.page.get_by_role("button", name="Clear").click()
+
+
+def test_pointing_and_keys_show_and_select_a_sample(desktop: Visit) -> None:
+    show_map(desktop)
+    card, status = desktop.page.locator("#map-card"), desktop.page.locator("#map-status")
     assert card.is_hidden()
-    box = desktop.page.locator("#map .scatterlayer .trace").nth(2).locator(".point").nth(40).bounding_box()
-    desktop.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    card.wait_for(state="visible")
-    assert "loss" in card.inner_text()
-    image = card.locator("img")
-    assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
-    assert image.get_attribute("alt") == f"Picture of {card.locator('.id').inner_text()}"
     desktop.page.locator("#map").focus()
     desktop.page.keyboard.press("ArrowRight")
-    first = desktop.page.locator("#map-status").inner_text()
+    first = status.inner_text()
+    highest = build_evidence().latent.filter(set="target").sort("gap_score", descending=True)["sample_id"][0]
+    assert first.startswith(f"{highest}, target · loss ")
+    assert card.locator("canvas").get_attribute("aria-label") == f"Picture of {highest}"
+    card.locator("canvas[data-drawn]").wait_for()
+    desktop.page.keyboard.press("Enter")
+    assert desktop.page.locator("#selection h4").inner_text() == "1 sample selected: 1 target"
     desktop.page.keyboard.press("ArrowRight")
-    assert desktop.page.locator("#map-status").inner_text() != first
-    assert "target" in first
+    assert status.inner_text() != first
+    before = drawing(desktop)
+    desktop.page.keyboard.press("+")
+    assert drawing(desktop) != before
+    desktop.page.keyboard.press("0")
     desktop.page.keyboard.press("Escape")
-    assert card.is_hidden()
+    assert card.is_hidden() and desktop.page.locator("#selection").is_hidden()
+    box = desktop.page.locator("#map").bounding_box()
+    for share in np.linspace(0.2, 0.8, 25):
+        desktop.page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        if card.is_visible():
+            break
+    assert "loss" in card.inner_text()
+    desktop.page.mouse.move(0, 0)
     assert desktop.errors == []
 
 
@@ -1229,10 +1405,13 @@ def test_details_pictures_and_recipe_open(desktop: Visit) -> None:
     details.locator("summary").focus()
     desktop.page.keyboard.press("Enter")
     assert details.get_by_text("gamma").is_visible()
-    details.locator(".plot .scatterlayer path").first.wait_for(state="attached")
-    assert details.locator(".plot .scatterlayer .trace").count() == 6
-    desktop.page.locator("#worst button.zoom").first.click()
-    assert desktop.page.locator("dialog img").is_visible()
+    assert details.locator(".chart .step").count() == 6 and details.locator(".chart .step.after").count() == 2
+    article = desktop.page.locator("#worst article").first
+    article.locator("button.zoom").first.click()
+    assert desktop.page.locator("dialog img").get_attribute("alt") == f"Picture of {HOSTILE[0]}"
+    for _ in range(4):
+        desktop.page.keyboard.press("ArrowRight")
+    assert desktop.page.locator("dialog p").inner_text().startswith("Sensitivity of the loss of all classes")
     desktop.page.keyboard.press("Escape")
     assert desktop.page.locator("dialog img").is_hidden()
     desktop.page.locator("#copy-recipe").click()
@@ -1253,28 +1432,71 @@ def test_a_phone_never_scrolls_sideways(build: Callable[[], d.ReportDocument], v
     assert seen.errors == []
 
 
-def test_dark_scheme_recolours_the_plots(page: str, visit: Callable[..., Visit]) -> None:
+def test_dark_and_light_by_the_system_and_by_hand(page: str, visit: Callable[..., Visit]) -> None:
     seen = visit(page, color_scheme="dark")
     show_map(seen)
-    dark = marker_colours(seen)
+    script = "getComputedStyle(document.querySelector('.chart .total')).fill + getComputedStyle(document.body).color"
+    dark, drawn = seen.page.evaluate(script), drawing(seen)
+    button = seen.page.get_by_role("button", name="Dark scheme")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    light = seen.page.evaluate(script)
+    assert light != dark and drawing(seen) != drawn
+    seen.page.reload()
+    assert seen.page.evaluate(script) == light, "the choice is kept"
+    button.click()
     seen.page.emulate_media(color_scheme="light")
-    seen.page.wait_for_timeout(200)
-    assert marker_colours(seen) != dark
+    assert seen.page.evaluate(script) == dark
     assert seen.errors == []
+
+
+def test_paper_is_light_and_has_every_row(page: str, visit: Callable[..., Visit]) -> None:
+    seen = visit(page, color_scheme="dark")
+    seen.page.emulate_media(media="print")
+    colours = seen.page.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    )
+    assert colours == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+    assert seen.page.locator("#traits table.long tbody tr:visible").count() == 22
+    assert seen.page.locator(".controls, .top").filter(visible=True).count() == 0
+    seen.page.emulate_media(media="screen")
+
+
+def test_without_gradients_or_labels_the_page_says_why_there_is_no_sensitivity() -> None:
+    evidence = build_evidence(90)
+    assert visible(render_page(build_document(), evidence)).count("Sensitivity by class, the costliest first") == 6
+    bare = [replace(sample, sensitivity={}) for sample in evidence.worst]
+    exported = replace(evidence, worst=bare, without_sensitivity="the model runs as exported and gives no gradients")
+    text = visible(render_page(build_document(), exported))
+    assert text.count("the model runs as exported and gives no gradients") == 6
+    assert "no loss without a label" in visible(render_page(build_document(), replace(evidence, worst=bare)))
 
 
 @pytest.mark.slow
 def test_five_thousand_samples_stay_under_fifteen_megabytes(visit: Callable[..., Visit]) -> None:
-    evidence = build_evidence(samples=5_000)
-    rng = np.random.default_rng(0)
-    thumbnails = [encoded(street(rng, (128, 64), float(rng.random()))) for _ in range(evidence.latent.height)]
-    evidence = replace(evidence, latent=evidence.latent.with_columns(thumbnail=pl.Series(thumbnails, dtype=pl.Binary)))
+    evidence = crowded(5_000)
     text = render_page(build_document(), evidence)
     assert len(text.encode()) <= 15_000_000
     seen = visit(text)
     show_map(seen)
-    assert seen.page.locator("#map .scatterlayer .point").count() == 5_000
+    drag(seen, *WHOLE)
+    assert seen.page.locator("#selection h4").inner_text().startswith("5,000 samples selected")
     assert seen.errors == []
+
+
+def crowded(samples: int) -> Evidence:
+    """As much of everything as a large report has: own thumbnails, 100 traits, 19 classes, all experiments."""
+    evidence = build_evidence(samples=samples)
+    rng = np.random.default_rng(0)
+    thumbnails = [encoded(street(rng, (128, 64), float(rng.random()))) for _ in range(evidence.latent.height)]
+    latent = evidence.latent.with_columns(thumbnail=pl.Series(thumbnails, dtype=pl.Binary))
+    more = {f"layout_{i}": rng.normal(0, 1, latent.height) for i in range(90)}
+    places = evidence.regions["road"]
+    return replace(
+        evidence, latent=latent, measures=evidence.measures.with_columns(**{k: pl.Series(v) for k, v in more.items()}),
+        regions={f"class {i}": places for i in range(19)},
+        after={row.id: evidence.after["exposure_global"] for row in build_experiments()},
+    )  # fmt: skip
 
 
 def adaptation(title: str, **changes: Any) -> d.AdaptationRow:
@@ -1307,6 +1529,7 @@ def test_adaptations_are_a_table_with_their_price() -> None:
     assert "31% [22%, 40%]" in text and "+0.020 [+0.010, +0.030]" in text
     assert "The network has no layers." in text
     assert page.count('data-figure="adaptations"') == page.count('data-figure="learning-curve"') == 1
+    assert 'class="says"' not in page[page.index('id="adaptation"') : page.index('id="next"')], "reasons fold away"
     assert HOSTILE[0] not in page
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import jinja2
-import plotly.graph_objects as go
-import pytest
 
 from assets.report import page
-from assets.report.figures import DARK, LIGHT
 from assets.report.parts_document import ModelPartsRow
 from assets.report.parts_figures import parts_figure
 
@@ -46,20 +44,29 @@ def rendered(found: ModelPartsRow) -> str:
     environment: jinja2.Environment = page._environment()
     template = environment.get_template("model_parts.html.j2")
     doc = type("Doc", (), {"model_parts": found})
-    from assets.report.parts_figures import parts_height
+    return template.render(doc=doc, evidence=None, significant=0.05, parts_chart=parts_figure(found))
 
-    return template.render(doc=doc, evidence=None, significant=0.05, parts_height=parts_height)
+
+def values(found: ModelPartsRow, tag: str) -> list[tuple[str | None, float]]:
+    """Class and figure of a chart's marks."""
+    root = ElementTree.fromstring(parts_figure(found) or "")
+    return [(mark.get("class"), float(mark.get("data-value", ""))) for mark in root.iter(tag)]
 
 
 def test_the_chart_shows_both_sides_and_the_shift():
-    figure = parts_figure(section())["parts"]
-    go.Figure(figure)
-    holdout, target, shift = figure["data"]
-    assert (holdout["x"], target["x"], shift["x"]) == ([0.4, 0.4], [0.1, 0.1], [0.8, 0.8])
-    assert holdout["error_x"]["array"] == pytest.approx([0.1, 0.1])
-    assert shift["marker"]["color"] == [LIGHT["plain"], LIGHT["target"]]
-    assert {holdout["marker"]["color"], target["marker"]["color"]} <= set(LIGHT.values())
-    assert LIGHT.keys() == DARK.keys()
+    assert values(section(), "circle") == [("target", 0.1)] * 2
+    assert values(section(), "rect") == [("grey", 0.8), ("target", 0.8), ("holdout", 0.4), ("holdout", 0.4)]
+
+
+def test_a_shift_that_grows_where_nothing_depends_on_it_is_not_flagged():
+    pooling = part("image pooling", transfer="unclear")
+    idle = section(parts=[pooling])
+    assert values(idle, "rect")[0] == ("grey", 0.8)
+    text = rendered(idle)
+    assert "without consequence" in text and "the shift grows here" not in text
+    assert "the shift grows here" in rendered(section())
+    unmeasured = section(parts=[part("image pooling", transfer="unclear", worth=None, interventions=[])])
+    assert "the shift grows here" in rendered(unmeasured), "where no loss was compared, nobody knows what depends on it"
 
 
 def test_the_section_says_the_sentence_and_every_part():
@@ -76,7 +83,7 @@ def test_without_losses_the_shift_alone_is_shown():
         parts=[part("low", interventions=[], worth=None, transfer="unclear")],
         pictures={"holdout": 64, "target": 48},
     )
-    assert len(parts_figure(bare)["parts"]["data"]) == 1
+    assert values(bare, "rect") == [("target", 0.8)] and values(bare, "circle") == []
     text = rendered(bare)
     assert "No loss is compared: the target has no labels." in text
     assert "losses are of" not in text
@@ -84,7 +91,7 @@ def test_without_losses_the_shift_alone_is_shown():
 
 def test_a_skipped_network_is_a_reason_and_no_chart():
     skipped = section(skipped="an ONNX file", sentence="kitti: the parts were not looked at: an ONNX file.", parts=[])
-    assert parts_figure(skipped) == {} and parts_figure(None) == {}
+    assert parts_figure(skipped) is None and parts_figure(None) is None
     text = rendered(skipped)
     assert "the parts were not looked at" in text.lower() and "<table" not in text
 
@@ -92,4 +99,4 @@ def test_a_skipped_network_is_a_reason_and_no_chart():
 def test_names_are_escaped():
     hostile = section(parts=[part(HOSTILE, reasons=[HOSTILE], output=HOSTILE)], sentence=HOSTILE)
     assert HOSTILE not in rendered(hostile)
-    assert "<" not in parts_figure(hostile)["parts"]["layout"]["yaxis"]["ticktext"][0]
+    assert "<script" not in str(parts_figure(hostile))

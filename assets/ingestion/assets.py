@@ -57,7 +57,7 @@ def _manifest(config: GapConfig, key: str) -> Any:
     dataset = config.dataset(key)
     code = fingerprint(
         code_version(*CODE, f"resources.datasets.{dataset.reader}"),
-        dataset.model_dump(mode="json", exclude={"root", "metadata"}), config.class_names,
+        dataset.described(), config.class_names,
     )  # fmt: skip
     spec = door.spec(
         [key, "manifest"],

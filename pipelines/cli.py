@@ -181,14 +181,14 @@ def init(
     output: Annotated[Path, typer.Option("--output", help="Where to write the config.")] = Path("gap.yaml"),
 ) -> None:
     """Write a commented gap.yaml for two folders."""
-    from pipelines.init import render_config
+    from pipelines.init import propose
     from resources.errors import ConfigError
 
     if output.exists():
         raise ConfigError(f"{output}: already there; move it away or give --output")
     if not output.resolve().parent.is_dir():
         raise ConfigError(f"{output}: no folder {output.resolve().parent} to write it into; make it first")
-    output.write_text(render_config(source, target, output.resolve().parent), encoding="utf-8")
+    output.write_text(propose(source, target, output.resolve().parent).text, encoding="utf-8")
     typer.echo(f"wrote {output}; look at 'classes' and 'labels' in it, then: domain-gap check -c {output}")
 
 

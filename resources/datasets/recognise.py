@@ -59,6 +59,7 @@ MASK_WORDS = ("mask", "label", "annot", "gt", "seg", "truth", "trainid", "semant
 PLACES = {"sky": (0.0, 0.45), "road": (0.55, 1.0), "sidewalk": (0.45, 1.0), "building": (0.1, 0.65),
           "vegetation": (0.1, 0.7), "car": (0.4, 0.9), "vehicle": (0.4, 0.9)}  # fmt: skip
 """Where a class lies in a street scene: bounds of the mean height of its pixels, 0 at the top, 1 at the bottom."""
+ANCHORS = ("sky", "road")
 LEAST_PLACED = 0.3
 """Share of the pixels that must lie where a table says, less the share that does not, to believe the table."""
 
@@ -171,10 +172,11 @@ def find_table(codes: Mapping[int | str, Code], own_tables: Mapping[str, Table])
 
 
 def _is_of(codes: Mapping[int | str, Code], table: Table) -> bool:
-    colours = any(isinstance(own, str) for own in codes)
-    return (
-        bool(codes) and codes.keys() <= table.keys() and not (colours and len(codes.keys() - {BLACK}) < LEAST_COLOURS)
-    )
+    """Whether a published table could be meant: it has all codes, sky or road among them, and enough colours."""
+    colours = {own for own in codes if isinstance(own, str)}
+    few = bool(colours) and len(colours - {BLACK}) < LEAST_COLOURS
+    anchored = any(concept(table.get(own) or "void") in ANCHORS for own in codes)
+    return bool(codes) and codes.keys() <= table.keys() and anchored and not few
 
 
 def placed(codes: Mapping[int | str, Code], table: Table) -> float:
@@ -186,7 +188,7 @@ def placed(codes: Mapping[int | str, Code], table: Table) -> float:
             continue
         low, high = PLACES[meant]
         inside = low <= code.height <= high
-        if not inside and meant in ("sky", "road"):
+        if not inside and meant in ANCHORS:
             return -1.0
         score += code.share if inside else -code.share
     return score
@@ -288,11 +290,12 @@ def _pairings(files: Mapping[str, Path]) -> list[_Pairing]:
                     identity = (tuple(folders[:first]), tuple(folders[last:]), stem.removesuffix(ending))
                     samples[identity].append((_Variant(tuple(folders[first:last]), ending, dot + suffix), path))
     found: dict[tuple[_Variant, _Variant], list[tuple[tuple[str, ...], str, str]]] = defaultdict(list)
-    for (prefix, _, _), kinds in samples.items():
+    for (prefix, below, _), kinds in samples.items():
         if len(kinds) > MOST_OF_ONE_NAME:  # numbers that start anew in every folder
             continue
         for (one, path), (other, other_path) in combinations(sorted(kinds, key=str), 2):
-            if _apart(one, other) and path != other_path:
+            told_by_folder = one.folders or other.folders
+            if path != other_path and _apart(one, other) and (told_by_folder or not below):
                 found[one, other].append((prefix, path, other_path))
     pairings = [
         _Pairing(kinds, frozenset(prefix for prefix, _, _ in pairs), len(pairs), pairs[0][1:])

@@ -65,6 +65,16 @@ class Outcome:
             text += f"; not run because of these: {', '.join(_name(key) for key in self.blocked)}"
         return text
 
+    def as_values(self) -> dict[str, Any]:
+        """JSON-like: assets by name, reasons, counts of rows."""
+        return {
+            "ran": [_name(key) for key in self.ran],
+            "failed": {_name(key): why for key, why in self.failed.items()},
+            "blocked": {_name(key): why for key, why in self.blocked.items()},
+            "failed_checks": self.failed_checks,
+            "rows": self.rows,
+        }
+
 
 class Rerun:
     """One pass of the loop over some assets (all of them without `keys`)."""

@@ -103,6 +103,18 @@ class Found:
         """How many samples have a mask."""
         return sum(sample.mask is not None for sample in self.samples)
 
+    def described(self) -> str:
+        """Layout, counts and labels in one line."""
+        where = f" ({self.images}, {self.masks or 'no masks'})" if self.images is not None else ""
+        kind = "colours" if any(isinstance(own, str) for own in self.codes) else "ids"
+        if not self.codes:
+            labels = ""
+        elif self.origin:
+            labels = f"; {len(self.codes)} {kind}: {self.origin}"
+        else:
+            labels = f"; {len(self.codes)} {kind} that no known table names"
+        return f"{self.layout}{where}, {len(self.samples):,} pictures, {self.labelled:,} with masks{labels}"
+
 
 def look(folder: Path) -> Found:
     """Recognise a folder's layout, list its samples, open one picture and a few masks.

@@ -35,6 +35,8 @@ FEW_GROUPS = 6
 FEW_SAMPLES = 24
 MUCH_VOID = 0.4
 STRETCHED = 1.25
+NAMED_BY_TRAITS = (("road",), ("sky",), ("car", "vehicle"))
+"""Classes that traits find by their name."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,14 @@ def _parts(about: str, dataset: SourceConfig, samples: list[SampleFile]) -> Iter
 
 
 def _classes(settings: GapConfig, classes: dict[str, set[str]]) -> Iterator[Finding]:
-    """Classes that one side lacks: a loss gap by content, or a label map with a hole."""
+    """Classes that one side lacks: a loss gap by content, or a label map with a hole; names that traits go by."""
+    plain = {name.lower() for name in settings.class_names}
+    unnamed = [" or ".join(names) for names in NAMED_BY_TRAITS if not plain & set(names)]
+    if unnamed:
+        yield Finding(
+            "classes", "note", f"none is called {', none '.join(unnamed)}: traits of those are not measured",
+            "names are free: where you have such a class, call it so",
+        )  # fmt: skip
     here = classes.get("source", set())
     unseen = [name for name in settings.class_names if name not in here]
     if here and unseen:
@@ -354,7 +363,8 @@ def told(found: Sanity, settings: GapConfig) -> Iterator[Finding]:
             f"{measured}; with the classes in another order the accuracy would be {found.order_accuracy:.1%}",
             f"the output channels seem to stand for: classes: [{answers}]",
         )  # fmt: skip
-    elif found.loss >= found.prior:
+        return  # what else would lower a loss on the wrong classes says nothing
+    if found.loss >= found.prior:
         yield Finding(
             "model", "wrong", f"{measured}; no better than chance ({chance})",
             "these are not the weights of a model that was trained on this: look at checkpoint, classes, mean and std",

@@ -17,7 +17,7 @@ import yaml
 
 from resources.config import CAMVID11, CITYSCAPES19, IGNORED_NAMES, NAMED_CLASSES
 from resources.datasets.base import SampleFile
-from resources.datasets.known_labels import is_void, nearest_class
+from resources.datasets.known_labels import is_void, nearest_class, usual_names
 from resources.datasets.recognise import SPLIT_FOLDERS, Found, look, placed
 
 DENSE_BELOW = 64
@@ -98,8 +98,11 @@ def _to_do(
     found = []
     if any(re.fullmatch(r"class_\w+", name) for name in class_names):
         found.append("give 'classes' the names of your classes, in the order of the model's output channels")
-    if any(re.search(r": void\b", line) for line in target_labels):
-        found.append("look at 'labels' of the target: what has no class there is void (ignored)")
+    if any("in place of void" in line for line in target_labels):
+        found.append("give the codes under the target's 'labels' your classes; what stays void is ignored")
+    elif lost := [match[1] for line in target_labels if (match := re.search(r": void    # ([A-Za-z][^,]*)", line))]:
+        counted = [name for name in lost if not is_void(name)]
+        found += [f"no class for {', '.join(counted)} of the target: ignored, unless you map them"] if counted else []
     if not source.labelled:
         found.append("the source has no masks: without them there is no loss to compare with")
     if not target.labelled:
@@ -128,12 +131,15 @@ def _class_list(found: Found) -> tuple[str, tuple[str, ...]]:
             return f"classes: {title}    # {', '.join(names)}", names
     if len(own) > MOST_LISTED or found.origin.startswith("the "):
         own = [name for name in own if any(found.table.get(code) == name for code in found.codes)]
+    usual = usual_names(own)
+    renamed = [f"{new} ({old})" for old, new in zip(own, usual, strict=True) if new != old.lower()]
     lines = [
         f"# By {found.origin}. One name for each output channel of the model, in its order:",
         "# if the model was trained on other classes, list those, and map the ids to them in 'labels'.",
-        f"classes: [{', '.join(_scalar(name) for name in own)}]",
+        *(["# Names as the traits of roads, skies and cars know them: " + ", ".join(renamed)] if renamed else []),
+        f"classes: [{', '.join(_scalar(name) for name in usual)}]",
     ]
-    return "\n".join(lines), tuple(own)
+    return "\n".join(lines), tuple(usual)
 
 
 _NAMED_TABLES = {

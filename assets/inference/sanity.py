@@ -39,6 +39,8 @@ NORMALISATIONS = {
 SCALES = (0.5, 1.5)
 FORWARDS = 8
 """Forwards of each picture, by which the sample is cut to the time there is."""
+FEWEST = 8
+"""With fewer pictures no sign test over all variants can come out beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,13 @@ def examine(
     Raises ModelError where the model can't run.
     """
     began = clock()
+    _sums(model, pictures[0], None)  # the first forward of a process is slower
+    warm = clock()
     first = _sums(model, pictures[0], None)
-    pictures = pictures[:: max(1, math.ceil(len(pictures) * (clock() - began) / (seconds / FORWARDS)))]
+    affordable = max(FEWEST, int(seconds / FORWARDS / max(clock() - warm, 1e-6)))
+    pictures = pictures[:: math.ceil(len(pictures) / affordable)]
     sums = [first, *(_sums(model, picture, None) for picture in pictures[1:])]
-    each = (clock() - began) / len(pictures)
+    each = (clock() - warm) / len(pictures)
     losses = np.array([one.loss for one in sums])
     confusion = np.sum([one.confusion for one in sums], axis=0)
     compared = []

@@ -108,7 +108,7 @@ _BROADER: dict[str, tuple[str, ...]] = {
     "traffic light": ("sign", "traffic sign"), "traffic sign": ("sign",), "sign": ("traffic sign",),
     "terrain": ("vegetation",), "rider": ("cyclist", "person"), "cyclist": ("rider", "bicycle", "person"),
     "car": ("vehicle",), "vehicle": ("car",), "truck": ("vehicle", "car"), "bus": ("vehicle", "truck"),
-    "train": ("vehicle", "bus"), "motorcycle": ("cyclist", "vehicle"), "bicycle": ("cyclist",),
+    "train": ("vehicle", "bus"), "motorcycle": ("cyclist", "vehicle"), "bicycle": ("cyclist", "rider"),
 }  # fmt: skip
 """Where a class list lacks a class, what it is counted as in it, the nearest first."""
 
@@ -124,6 +124,12 @@ def concept(name: str) -> str:
     parts = [_plain(part) for part in re.split(r"[,;/]| - ", name)]  # 'road, route'; 'Lane Marking - General'
     known = [_CONCEPT[part] for part in parts if part in _CONCEPT]
     return known[0] if known else plain
+
+
+def usual_names(names: Sequence[str]) -> list[str]:
+    """Class names as the traits know them ('road' for 'Street'), where one is known and no two become the same."""
+    usual = [concept(name) if concept(name) in _SYNONYMS else name for name in names]
+    return [new if usual.count(new) == 1 else own for own, new in zip(names, usual, strict=True)]
 
 
 def is_void(name: str) -> bool:

@@ -324,7 +324,8 @@ def _run_and_tell(
 
     started = time.monotonic()
     with no_progress() if quiet else live_progress() as listener:
-        loop, settings, tables = _open(path, store, target, listener=listener)
+        tags = {"domain_gap/command": "run", **({"domain_gap/target": ", ".join(target)} if target else {})}
+        loop, settings, tables = _open(path, store, target, listener=listener, tags=tags)
         _check_first(loop, settings)
         if verify:
             _forget_hashes(loop, tables)

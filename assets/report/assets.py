@@ -70,7 +70,7 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         path = store.write(render_page(document, evidence), "reports", key, "report.html")
         store.write(text, "reports", key, "report.json")
         plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
-        figures = {"headline": document.headline, "report": str(path), **_headline_figures(document)}
+        figures = {"headline": document.headline, "report": dg.MetadataValue.path(path), **_headline_figures(document)}
         figures["mlflow_run"] = tracker.log(
             key, logged_metrics(document), logged_params(document), {"domain_gap.headline": document.headline}
         )

@@ -10,6 +10,7 @@ from assets.inference.forward import usable
 from assets.scoring.neighbours import SCORES_SCHEMA, latents_of, reference_latents, update_scores
 from assets.scoring.next_samples import next_list, next_samples
 from assets.scoring.sets import index_folder, score_class_shares, score_regions, score_sets, score_stages
+from assets.small_plots import histogram
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
@@ -23,6 +24,8 @@ READ: dict[str, list[str] | None] = {
     "embeddings": None, "manifest": None, "evaluation": ["labelled", "pixels", "class_pixels", "predicted_pixels"],
 }  # fmt: skip
 """Tables of both sides, and the columns wanted of them (None: all)."""
+SCORED = ("gap_score", "conformal_p", "neighbours", "distances")
+"""Columns that are computed from the latents of both sides."""
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
@@ -66,7 +69,11 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
         figures = {name: found["value"] for name, found in measured["whole"].items()}
         figures["jensen_shannon"] = measured["class_shares"]["jensen_shannon"]["value"]
         shown = scores.sort("gap_score", descending=True).select("sample_id", "gap_score", "conformal_p").head(10)
-        return door.result([key, "gap_scores"], version=version, change=change, figures=figures, sample=shown)
+        plots = {"scores": histogram(scores["gap_score"].to_numpy(), "gap score of each picture")}
+        latents = [([side, "embeddings"], "latent") for side in (key, "source")]
+        columns = door.lineage({name: latents for name in SCORED})
+        return door.result([key, "gap_scores"], version=version, change=change, figures=figures, plots=plots,
+                           sample=shown, columns=columns)  # fmt: skip
 
     return gap_scores
 

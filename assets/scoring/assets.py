@@ -71,7 +71,7 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
         shown = scores.sort("gap_score", descending=True).select("sample_id", "gap_score", "conformal_p").head(10)
         plots = {"scores": histogram(scores["gap_score"].to_numpy(), "gap score of each picture")}
         latents = [([side, "embeddings"], "latent") for side in (key, "source")]
-        columns = door.lineage({name: latents for name in SCORED})
+        columns = door.lineage(dict.fromkeys(SCORED, latents))
         return door.result([key, "gap_scores"], version=version, change=change, figures=figures, plots=plots,
                            sample=shown, columns=columns)  # fmt: skip
 

@@ -235,8 +235,10 @@ def ui(
     config: ConfigOption = None, store: StoreOption = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000, no_user_code: NoUserCode = False,
 ) -> None:  # fmt: skip
-    """Dagster's UI with its daemon, over the same store as the command line."""
+    """Dagster's UI with its daemon, over the same store as the command line; the reports on the next port."""
+    from assets.door import REPORTS
     from pipelines.home import dagster_home
+    from pipelines.reports_server import start_beside
     from resources.config import find_config
 
     _switch_off_user_code(no_user_code)
@@ -249,6 +251,8 @@ def ui(
         "GAP_STORE": settings.store,
         "PYTHONSAFEPATH": "1",  # a file in the working folder must not stand in for a package of Dagster's
     }
+    if address := start_beside(tables.path("reports", "x").parent, port + 1):
+        environment[REPORTS] = address
     command = [
         sys.executable,
         "-m",

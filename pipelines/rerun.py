@@ -24,6 +24,8 @@ Listener = Callable[[str, Sequence[dg.AssetKey]], None]
 
 
 PID_TAG = "domain_gap/pid"
+STAGES_TAG = "domain_gap/stages"
+"""What a run makes, in words: the list of runs shows tags, and the first few assets."""
 
 
 def release_dead_runs(instance: dg.DagsterInstance) -> None:
@@ -204,8 +206,9 @@ class Rerun:
         return set(self.graph.get_ancestor_asset_keys(key)) - {key}
 
     def _execute(self, keys: Sequence[dg.AssetKey], *, raise_on_error: bool) -> dg.ExecuteInProcessResult:
+        tags = {**self.tags, STAGES_TAG: ", ".join(sorted({key.path[1] for key in keys}))}
         return self.job.execute_in_process(
-            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=self.tags,
+            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=tags,
             raise_on_error=raise_on_error,
         )  # fmt: skip
 

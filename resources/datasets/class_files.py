@@ -75,7 +75,7 @@ def _json_rows(value: Any) -> Iterable[dict[str, Any]]:
         raise ValueError("no list of classes")
     rows = []
     for key, inner in value.items():
-        if isinstance(inner, str):
+        if isinstance(inner, str) and key.isdigit():
             rows.append({"id": int(key), "name": inner})
         elif isinstance(inner, int):
             rows.append({"id": inner, "name": key})

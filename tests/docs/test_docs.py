@@ -23,7 +23,7 @@ from assets.experiments.registry import Experiment, load_experiments
 from assets.traits.registry import load_user_traits
 from assets.traits.table import catalogue
 from pipelines.cli import app
-from resources.config import GapConfig, load_config
+from resources.config import GapConfig, ModuleList, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,7 +40,7 @@ def numbered(found: list[tuple[str, str]]) -> list:
 
 
 YAML, PYTHON, CONSOLE = (snippets(language) for language in ("yaml", "python", "console"))
-LANGUAGES = ("yaml", "python", "console", "csv", "mermaid")
+LANGUAGES = ("yaml", "python", "console", "csv", "mermaid", "text", "ini")
 
 
 def whole(snippet: dict, classes: list[str]) -> dict:
@@ -111,11 +111,11 @@ class TestUserModules:
     @pytest.fixture
     def folder(self, tmp_path, monkeypatch):
         for _, text in PYTHON:
-            if named := re.match(r"# (my_\w+)\.py\n", text):
+            if named := re.match(r"# ((?:my|night)_\w+)\.py\n", text):
                 (tmp_path / f"{named[1]}.py").write_text(text, encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
         yield tmp_path
-        for name in ("my_traits", "my_hypotheses"):
+        for name in ("my_traits", "my_hypotheses", "night_traits", "night_hypotheses"):
             sys.modules.pop(name, None)
 
     @pytest.fixture
@@ -165,6 +165,25 @@ class TestUserModules:
             assert torch.allclose(module.Recipe()(picture), expected)
         finally:
             del sys.modules["recipe"]
+
+    def test_the_tutorials_trait_and_hypothesis_work_together(self, folder):
+        config = loaded(next(text for _, text in YAML if "night_traits" in text).partition("experiments")[0], folder)
+        raw = config.model_copy(
+            update={
+                "experiments": ModuleList(
+                    modules=["night_hypotheses"],
+                )
+            }
+        )
+        experiment = load_experiments(raw, catalogue(config).traits)["bloom"]
+        measure = load_user_traits(config.traits.modules)["burnt_out"].function
+        picture = np.full((4, 4, 3), 200, np.uint8)
+        picture[:2] = 240
+        lifted = experiment.imitation.apply(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, {"lift": 8.0})
+        assert measure(picture, None) == 0
+        assert measure((lifted[0].permute(1, 2, 0) * 255).round().byte().numpy(), None) == 0.5
+        assert experiment.imitation.measure(lifted) == pytest.approx([0.5])
+        assert experiment.direction == "imitate"
 
     @pytest.mark.usefixtures("folder")
     def test_the_notebook_lines_run(self):
@@ -233,9 +252,10 @@ def test_commands_exist(line):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments if "=" not in target)
     elif program == "domain-gap":
-        command = typer.main.get_command(app).commands[arguments[0]]
+        group = typer.main.get_command(app)
+        command = group if arguments[0].startswith("-") else group.commands[arguments[0]]
         known = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in arguments[1:] if word.startswith("-")} <= known
+        assert {word for word in arguments if word.startswith("-")} <= known
     else:
         assert program in ("export", "dg", "dagster-webserver", "dagster-daemon", ".")
 

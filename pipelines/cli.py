@@ -251,7 +251,8 @@ def ui(
         "GAP_STORE": settings.store,
         "PYTHONSAFEPATH": "1",  # a file in the working folder must not stand in for a package of Dagster's
     }
-    if address := start_beside(tables.path("reports", "x").parent, port + 1):
+    address = start_beside(tables.path("reports", "x").parent, port + 1)
+    if address is not None:
         environment[REPORTS] = address
     command = [
         sys.executable,

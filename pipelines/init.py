@@ -26,6 +26,7 @@ IGNORED_ID = 255
 LONGEST_SIDE = 1024
 SIZE_STEP = 32
 BLOCK = 6
+MOST_GROUPS_LISTED = 12
 MOST_LISTED = 64
 """A class file of more classes than this gives only those that were seen."""
 
@@ -317,11 +318,19 @@ def _reference(found: Found) -> list[str]:
     else:
         lines += [
             "# The folder does not say which is which: whole groups are held out until you name them.",
-            "# reference: {groups: [first, second]}",
-            "# holdout: {groups: [third]}",
+            *_named_groups(found.samples),
             "holdout_share: 0.3",
         ]
     return [f"  {line}" for line in lines]
+
+
+def _named_groups(samples: Sequence[SampleFile]) -> list[str]:
+    """An example of how to name reference and holdout, by the groups that there are."""
+    matches = (re.search(GROUP_PATTERN, sample.name) for sample in samples)
+    groups = sorted({sample.group for sample in samples} - {""} or {match[1] for match in matches if match})
+    if not 1 < len(groups) <= MOST_GROUPS_LISTED:
+        return ["# reference: {groups: [first, second]}", "# holdout: {groups: [third]}"]
+    return [f"# reference: {{groups: [{', '.join(groups[:-1])}]}}", f"# holdout: {{groups: [{groups[-1]}]}}"]
 
 
 def _names(source: Path, target: Path) -> tuple[str, str]:

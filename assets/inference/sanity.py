@@ -162,13 +162,15 @@ def prior_entropy(class_pixels: NDArray[np.int64]) -> float:
 def class_order(confusion: NDArray[np.int64]) -> tuple[list[int] | None, float]:
     """The class that each output channel answers to best, one to one, and the pixel accuracy under that order.
 
-    None instead of an order where it adds less than `LEAST_PERMUTED` to the accuracy (rows true, columns predicted).
+    None instead of an order where it is not better by `LEAST_PERMUTED` than the given order and than always the same
+    class (rows true, columns predicted).
     """
     from scipy.optimize import linear_sum_assignment
 
     true, channel = linear_sum_assignment(-confusion)
     accuracy = float(confusion[true, channel].sum() / confusion.sum())
-    if accuracy - np.trace(confusion) / confusion.sum() < LEAST_PERMUTED:
+    plain, constant = np.trace(confusion) / confusion.sum(), confusion.sum(axis=1).max() / confusion.sum()
+    if accuracy - max(plain, constant) < LEAST_PERMUTED:
         return None, accuracy
     return [int(own) for own in true[np.argsort(channel)]], accuracy
 

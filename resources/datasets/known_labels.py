@@ -113,7 +113,7 @@ _BROADER: dict[str, tuple[str, ...]] = {
 """Where a class list lacks a class, what it is counted as in it, the nearest first."""
 
 _NOTHING = {*IGNORED_NAMES, "unknown", "other", "others", "background", "none", "ignored", "dontcare", "static",
-            "dynamic", "invalid", "misc", "ego vehicle", "out of roi", "rectification border"}  # fmt: skip
+            "dynamic", "invalid", "misc", "egovehicle", "outofroi", "rectificationborder"}  # fmt: skip
 
 
 def concept(name: str) -> str:
@@ -153,5 +153,5 @@ def nearest_class(name: str, class_names: Sequence[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return re.sub(r"[^a-z0-9]+", " ", spaced.lower()).strip()
+    """Letters and digits alone: 'Traffic_Sign', 'trafficsign' and 'TrafficSign' are one name."""
+    return re.sub(r"[^a-z0-9]+", "", name.lower())

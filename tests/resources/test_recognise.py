@@ -154,8 +154,7 @@ CLASS_FILES = {
     "class_dict.csv": ("name,r,g,b\nroad,1,2,3\nsky,4,5,6\n",
                        {"class_dict.csv (colours)": {"#010203": "road", "#040506": "sky"},
                         "class_dict.csv (ids)": {0: "road", 1: "sky"}}),
-    "config.json": ('{"labels": [{"name": "a", "readable": "Road", "color": [1, 2, 3]},'
-                    + '{"name": "Sky", "color": [4, 5, 6]}]}',
+    "config.json": ('{"labels": [{"readable": "Road", "color": [1, 2, 3]}, {"name": "Sky", "color": [4, 5, 6]}]}',
                     {"config.json (colours)": {"#010203": "Road", "#040506": "Sky"},
                      "config.json (ids)": {0: "Road", 1: "Sky"}}),
     "labels.json": ('{"3": "road", "4": "sky"}', {"labels.json (ids)": {3: "road", 4: "sky"}}),

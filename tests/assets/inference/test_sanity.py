@@ -80,7 +80,7 @@ class TestExamine:
                 mean, std = (
                     torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
                 )
-                return self.sureness * (batch * std + mean).clamp(0, 1)
+                return self.sureness * (self.layer(batch) * std + mean).clamp(0, 1)
 
         found = examine(model(Imagenet()), pictures, seconds=60)
         best = next(one for one in found.better if one.variant.setting == "mean, std")

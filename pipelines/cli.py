@@ -254,6 +254,8 @@ def ui(
     address = start_beside(tables.path("reports", "x").parent, port + 1)
     if address is not None:
         environment[REPORTS] = address
+    beside = f", reports on {address}" if address else ""
+    typer.echo(f"Dagster on http://127.0.0.1:{port} in a moment{beside}; stop with Ctrl-C")
     command = [
         sys.executable,
         "-m",

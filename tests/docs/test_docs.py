@@ -206,7 +206,9 @@ class TestUserModules:
         keys = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
         assert {f"{target.name}/gap_report" for target in config.targets} <= keys
         jobs = {job.name for job in definitions.resolve_all_job_defs()}
-        named = set(re.findall(r"`(gap_check\w*|nightly_gap_check)(?:_<target>)?`", page_text("dagster.md")))
+        named = set(
+            re.findall(r"`(gap_check\w*|experiments_\w+|nightly_gap_check)(?:_<target>)?`", page_text("dagster.md"))
+        )
         assert named <= jobs
         assert [schedule.name for schedule in definitions.schedules] == ["nightly_gap_check_schedule"]
         assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure"}

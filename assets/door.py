@@ -19,6 +19,11 @@ from resources.sample_store import Change
 OWNERS = ["team:domain-gap"]
 REPORTS = "GAP_REPORTS"
 """Environment variable with the address where `domain-gap ui` serves the reports; without it there are no links."""
+GROUP_ENDINGS = {
+    "experiments": "experiments", "adaptation": "adaptation", "adaptations": "adaptation",
+    "verdicts": "report", "recipe_files": "report", "gap_report": "report",
+}  # fmt: skip
+"""What the group of a target's asset ends in, by the second part of its key; others are in the target's own."""
 SECTIONS = {
     "manifest": "quality", "evaluation": "loss-gap", "hypotheses": "hypotheses-title", "explanation": "causes",
     "causes": "causes", "verdicts": "causes", "experiments": "causes", "recipe_files": "recipe",
@@ -55,9 +60,12 @@ def spec(
 
 
 def group_of(key: Sequence[str]) -> str:
-    """The group of a key: the data set's, or, for the many assets of one kind below it, one of their own."""
-    many = len(key) > 2  # noqa: PLR2004
-    return f"{key[0]}_{key[1]}" if many else key[0]
+    """The group of a key: the data set's, with groups of their own for experiments, adaptations and the answer.
+
+    So the graph reads from left to right when its groups are closed, and no edge leads back into one.
+    """
+    ending = GROUP_ENDINGS.get(key[1])
+    return f"{key[0]}_{ending}" if ending else key[0]
 
 
 def _report_link(key: Sequence[str]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def test_jobs_and_schedule_of_the_demo():
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert {sensor.default_status for sensor in repository.sensor_defs} == {dg.DefaultSensorStatus.STOPPED}
     groups = {spec.group_name for spec in build_defs(config).resolve_all_asset_specs()}
-    assert groups == {"source", *names, *(f"{name}_experiments" for name in names)}
+    assert groups == {"source", *names, *(f"{name}_{part}" for name in names for part in ("experiments", "report"))}
     of_job = repository.get_job(f"experiments_{names[0]}").asset_layer.executable_asset_keys
     assert {key.path[1] for key in of_job} == {"experiments", "verdicts", "recipe_files", "gap_report"}
     assert {key.path[0] for key in of_job} == {names[0]}

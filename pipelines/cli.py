@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.completion import complete_target
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -33,32 +35,37 @@ ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="The g
 StoreOption = Annotated[
     str | None, typer.Option("--store", help="Folder or URL of tables and reports.", show_default=False)
 ]
-TargetOption = Annotated[list[str] | None, typer.Option("--target", help="Only this target.", show_default=False)]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="Only this target.", show_default=False, autocompletion=complete_target),
+]
 NoUserCode = Annotated[
     bool, typer.Option("--no-user-code", help="Refuse a config that names code; GAP_USER_CODE=0 does the same.")
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what is wrong.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 FAILED, BAD_USAGE = 1, 2
 
 
 def main() -> None:
     """Entry point: errors meant for the user are one line on standard error."""
-    from resources.errors import ConfigError, DatasetError, DomainGapError, ModelError
+    from resources.errors import ConfigError, DatasetError, DomainGapError, ModelError, printable
 
     _prepare_environment()
     try:
         app()
     except DomainGapError as error:
-        typer.echo(f"domain-gap: {_printable(str(error))}", err=True)
+        typer.echo(f"domain-gap: {printable(str(error))}", err=True)
         sys.exit(BAD_USAGE if isinstance(error, ConfigError | DatasetError | ModelError) else FAILED)
 
 
 @app.command()
-def demo(store: StoreOption = None) -> None:
+def demo(store: StoreOption = None, quiet: QuietOption = False, as_json: JsonOption = False) -> None:
     """Run the main job on the built-in street scenes: one source, three targets."""
     from resources.config import DEMO_CONFIG
 
-    _run_and_tell(DEMO_CONFIG, store, None)
+    _run_and_tell(DEMO_CONFIG, store, None, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -67,27 +74,29 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Run every stage, changed or not.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file anew.")] = False,
-    no_user_code: NoUserCode = False,
+    no_user_code: NoUserCode = False, quiet: QuietOption = False, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Observe the folders and rerun what changed, level by level."""
     from resources.config import find_config
 
     _switch_off_user_code(no_user_code)
-    _run_and_tell(find_config(config), store, target, dry_run=dry_run, everything=everything, verify=verify)
+    options = {"everything": everything, "verify": verify, "quiet": quiet, "as_json": as_json}
+    if dry_run:
+        _tell_statuses(find_config(config), store, target, only_stale=True, quiet=quiet, as_json=as_json)
+    else:
+        _run_and_tell(find_config(config), store, target, **options)
 
 
 @app.command()
 def status(
     config: ConfigOption = None, store: StoreOption = None, target: TargetOption = None,
-    no_user_code: NoUserCode = False,
+    no_user_code: NoUserCode = False, quiet: QuietOption = False, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Every asset: fresh, or stale and why."""
+    """Every asset: fresh, or stale and why (--quiet: the stale ones)."""
     from resources.config import find_config
 
     _switch_off_user_code(no_user_code)
-    loop, _, _ = _open(find_config(config), store, target)
-    loop.observe()
-    _print_statuses(loop, only_stale=False)
+    _tell_statuses(find_config(config), store, target, only_stale=False, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -103,7 +112,10 @@ def report(
     _switch_off_user_code(no_user_code)
     settings, tables, _ = _load(find_config(config), store)
     for name in _targets(settings, target):
-        _print_report(tables, name, as_json=as_json)
+        if as_json and tables.exists("reports", name, "report.json"):
+            typer.echo(tables.read("reports", name, "report.json").decode())
+        else:
+            _print_report(tables, name)
         if open_page:
             typer.launch(str(tables.local_copy("reports", name) / "report.html"))
 
@@ -164,37 +176,62 @@ def agreement(
 
 
 @app.command()
-def check(config: ConfigOption = None, store: StoreOption = None, no_user_code: NoUserCode = False) -> None:
-    """Look at config, data and model, and say what to fix."""
+def check(
+    config: ConfigOption = None, store: StoreOption = None, no_user_code: NoUserCode = False,
+    quiet: QuietOption = False, as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Look at config, data, labels and model, and say what to fix."""
+    from pipelines.check import Diagnosis, diagnose
+    from pipelines.console import print_finding
     from pipelines.definitions import allow_user_modules
     from resources.config import find_config
 
     _switch_off_user_code(no_user_code)
     settings, _, path = _load(find_config(config), store)
     allow_user_modules(path)
-    _check_data(settings, path)
-    _check_modules(settings)
-    _check_model(settings)
-    _check_engine(settings)
-    typer.echo("next: domain-gap run")
+    found = Diagnosis()
+    for finding in diagnose(settings):
+        found.findings.append(finding)
+        if not as_json and (finding.level == "wrong" or not quiet):
+            print_finding(finding)
+    then = f"domain-gap check{_with_config(config)}" if found.wrong else f"domain-gap run{_with_config(config)}"
+    if as_json:
+        _print_json(found.as_values(then))
+    elif not quiet:
+        count = len(found.wrong)
+        typer.echo(f"mend {count} thing{'s' if count > 1 else ''}, then: {then}" if count else f"next: {then}")
+    if found.wrong:
+        raise typer.Exit(BAD_USAGE if found.refused else FAILED)
 
 
 @app.command()
 def init(
-    source: Annotated[Path, typer.Argument(help="The source's folder (images/ and masks/).")],
-    target: Annotated[Path, typer.Argument(help="The target's folder (images/, masks/ optional).")],
+    source: Annotated[Path, typer.Argument(help="The source's folder: pictures and masks in any order.")],
+    target: Annotated[Path, typer.Argument(help="The target's folder; masks are optional.")],
     output: Annotated[Path, typer.Option("--output", help="Where to write the config.")] = Path("gap.yaml"),
-) -> None:
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="The weights of the model under test.", show_default=False)
+    ] = None,
+    quiet: QuietOption = False, as_json: JsonOption = False,
+) -> None:  # fmt: skip
     """Write a commented gap.yaml for two folders."""
-    from pipelines.init import render_config
+    from pipelines.init import propose
     from resources.errors import ConfigError
 
     if output.exists():
         raise ConfigError(f"{output}: already there; move it away or give --output")
     if not output.resolve().parent.is_dir():
         raise ConfigError(f"{output}: no folder {output.resolve().parent} to write it into; make it first")
-    output.write_text(render_config(source, target, output.resolve().parent), encoding="utf-8")
-    typer.echo(f"wrote {output}; look at 'classes' and 'labels' in it, then: domain-gap check -c {output}")
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ConfigError(f"--checkpoint {checkpoint}: no such file")
+    found = propose(source, target, output.resolve().parent, checkpoint)
+    output.write_text(found.text, encoding="utf-8")
+    then = f"domain-gap check{_with_config(output)}"
+    if as_json:
+        _print_json({"config": str(output), **found.summary(), "next": then})
+    elif not quiet:
+        lines = [f"{side.root}: {side.described()}" for side in (found.source, found.target)]
+        typer.echo("\n".join([*lines, f"wrote {output}", *(f"  - {one}" for one in found.to_do), f"next: {then}"]))
 
 
 @app.command()
@@ -202,8 +239,10 @@ def ui(
     config: ConfigOption = None, store: StoreOption = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000, no_user_code: NoUserCode = False,
 ) -> None:  # fmt: skip
-    """Dagster's UI with its daemon, over the same store as the command line."""
+    """Dagster's UI with its daemon, over the same store as the command line; the reports on the next port."""
+    from assets.door import REPORTS
     from pipelines.home import dagster_home
+    from pipelines.reports_server import start_beside
     from resources.config import find_config
 
     _switch_off_user_code(no_user_code)
@@ -216,6 +255,11 @@ def ui(
         "GAP_STORE": settings.store,
         "PYTHONSAFEPATH": "1",  # a file in the working folder must not stand in for a package of Dagster's
     }
+    address = start_beside(tables.local_copy("reports"), port + 1)
+    if address is not None:
+        environment[REPORTS] = address
+    beside = f", reports on {address}" if address else ""
+    typer.echo(f"Dagster on http://127.0.0.1:{port} in a moment{beside}; stop with Ctrl-C")
     command = [
         sys.executable,
         "-m",
@@ -243,11 +287,6 @@ def _switch_off_user_code(off: bool) -> None:
 
     if off:
         os.environ[USER_CODE] = "0"
-
-
-def _printable(text: str) -> str:
-    """A text without control characters: a file's name may hold what moves a terminal's cursor."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _load(path: Path, store: str | None) -> tuple[GapConfig, SampleStore, Path]:
@@ -301,51 +340,54 @@ def _targets(settings: GapConfig, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _run_and_tell(
-    path: Path, store: str | None, target: list[str] | None, *, dry_run: bool = False, everything: bool = False,
-    verify: bool = False,
+    path: Path, store: str | None, target: list[str] | None, *, everything: bool = False, verify: bool = False,
+    quiet: bool = False, as_json: bool = False,
 ) -> None:  # fmt: skip
     import time
 
-    from pipelines.console import live_progress
+    from pipelines.console import live_progress, no_progress
 
     started = time.monotonic()
-    if dry_run:
-        loop, _, _ = _open(path, store, target)
-        loop.observe()
-        _print_statuses(loop, only_stale=True)
-        return
-    with live_progress() as listener:
-        loop, settings, tables = _open(path, store, target, listener=listener)
+    with no_progress() if quiet else live_progress() as listener:
+        tags = {"domain_gap/command": "run", **({"domain_gap/target": ", ".join(target)} if target else {})}
+        loop, settings, tables = _open(path, store, target, listener=listener, tags=tags)
         _check_first(loop, settings)
         if verify:
             _forget_hashes(loop, tables)
         outcome = loop.run(everything=everything)
-    rows = ", ".join(f"{count} {name}" for name, count in outcome.rows.items()) or "none"
-    typer.echo(f"{outcome.summary()}; rows: {rows}; {time.monotonic() - started:.1f} s")
-    for name in _targets(settings, target):
-        _print_report(tables, name)
+    seconds, names = time.monotonic() - started, _targets(settings, target)
+    if as_json:
+        _print_json({**outcome.as_values(), "seconds": round(seconds, 1), "reports": [_told(tables, n) for n in names]})
+    elif not quiet:
+        rows = ", ".join(f"{count} {name}" for name, count in outcome.rows.items()) or "none"
+        typer.echo(f"{outcome.summary()}; rows: {rows}; {seconds:.1f} s")
+        for name in names:
+            _print_report(tables, name)
     _exit(outcome)
+
+
+def _with_config(path: Path | None) -> str:
+    """The option that names a config, for the next command to type; nothing for the one that is found anyway."""
+    import shlex
+
+    return "" if path is None or path == Path("gap.yaml") else f" -c {shlex.quote(str(path))}"
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1))
 
 
 def _check_first(loop: Rerun, settings: GapConfig) -> None:
     """What makes the model's stage fail is a config error: found before anything runs, where it will run."""
     import dagster as dg
 
+    from pipelines.check import fit_model
+
     statuses = loop.statuses()
     if statuses[dg.AssetKey(["source", "model"])].state != "fresh":
-        _fit_model(settings)
-
-
-def _fit_model(settings: GapConfig) -> None:
-    from resources.model import build_network, open_checkpoint, pick_device
-    from resources.vector_index import import_faiss
-
-    import_faiss()
-    pick_device(settings.compute.device)
-    if settings.model.checkpoint is None:
-        build_network(settings.model, len(settings.class_names))
-    else:
-        open_checkpoint(settings)
+        fit_model(settings)
 
 
 def _forget_hashes(loop: Rerun, tables: SampleStore) -> None:
@@ -354,33 +396,47 @@ def _forget_hashes(loop: Rerun, tables: SampleStore) -> None:
         table.remove(table.keys()["sample_id"].to_list())
 
 
-def _print_statuses(loop: Rerun, *, only_stale: bool) -> None:
-    statuses = loop.statuses()
-    stale = [status for status in statuses.values() if status.state != "fresh"]
-    for status in statuses.values():
-        if status.state == "fresh" and only_stale:
-            continue
+def _tell_statuses(
+    path: Path, store: str | None, target: list[str] | None, *, only_stale: bool, quiet: bool, as_json: bool
+) -> None:
+    loop, _, _ = _open(path, store, target)
+    loop.observe()
+    statuses = list(loop.statuses().values())
+    stale = [status for status in statuses if status.state != "fresh"]
+    below = loop.below([status.key for status in stale]) - {status.key for status in stale} if stale else set()
+    then = sorted("/".join(key.path) for key in below)
+    if as_json:
+        rows = [{"asset": "/".join(one.key.path), "state": one.state, "reasons": list(one.reasons)} for one in statuses]
+        _print_json({"stale": len(stale), "assets": rows, "and_perhaps": then})
+        return
+    for status in stale if only_stale or quiet else statuses:
         why = "; ".join(status.reasons) or ("never made" if status.state == "missing" else "")
         typer.echo(f"{status.state:8} {'/'.join(status.key.path)}{f'  ({why})' if why else ''}")
+    if quiet:
+        return
     if not stale:
         typer.echo("nothing is stale")
-    elif only_stale:
-        below = loop.below([status.key for status in stale]) - {status.key for status in stale}
-        if below:
-            names = ", ".join(sorted("/".join(key.path) for key in below))
-            typer.echo(f"and, where these come out changed: {names}")
+    elif only_stale and then:
+        typer.echo(f"and, where these come out changed: {', '.join(then)}")
 
 
-def _print_report(tables: SampleStore, name: str, *, as_json: bool = False) -> None:
+def _told(tables: SampleStore, name: str) -> dict[str, Any]:
+    """A target's headline and where its report lies; without a headline where there is none."""
     import json
 
     path = ("reports", name, "report.json")
     if not tables.exists(*path):
+        return {"target": name, "headline": None, "report": None}
+    headline = json.loads(tables.read(*path))["headline"]
+    return {"target": name, "headline": headline, "report": tables.place("reports", name, "report.html")}
+
+
+def _print_report(tables: SampleStore, name: str) -> None:
+    told = _told(tables, name)
+    if told["report"] is None:
         typer.echo(f"{name}: no report yet; run: domain-gap run --target {name}")
-        return
-    text = tables.read(*path).decode()
-    page = tables.place("reports", name, "report.html")
-    typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {page}")
+    else:
+        typer.echo(f"{name}: {told['headline']}\n  {told['report']}")
 
 
 def _export_samples(
@@ -425,55 +481,11 @@ def _reported(tables: SampleStore, name: str) -> tuple[ReportDocument, pl.DataFr
 
 
 def _exit(outcome: Outcome) -> None:
+    from resources.errors import printable
+
     for key, why in {**outcome.failed, **outcome.blocked}.items():
-        typer.echo(f"not made: {'/'.join(key.path)}: {_printable(why)}", err=True)
+        typer.echo(f"not made: {'/'.join(key.path)}: {printable(why)}", err=True)
     for name, detail in outcome.failed_checks.items():
-        typer.echo(f"check failed: {name}: {_printable(detail)}", err=True)
+        typer.echo(f"check failed: {name}: {printable(detail)}", err=True)
     if outcome.failed or outcome.blocked or outcome.failed_checks:
         raise typer.Exit(FAILED)
-
-
-def _check_data(settings: GapConfig, path: Path) -> None:
-    from resources.datasets import open_reader
-    from resources.datasets.base import read_image
-
-    typer.echo(f"config: {path}")
-    for dataset in settings.datasets:
-        reader = open_reader(settings, dataset)
-        samples = reader.scan()
-        labelled = [sample for sample in samples if sample.mask is not None]
-        shape = read_image(samples[0].image).shape
-        classes = ""
-        if labelled and labelled[0].mask is not None:
-            import numpy as np
-
-            found = np.unique(reader.read_mask(labelled[0].mask))
-            classes = ", ".join(settings.class_names[i] for i in found if i < len(settings.class_names))
-        groups = len({sample.group for sample in samples})
-        typer.echo(
-            f"data {dataset.name}: {len(samples)} pictures ({len(labelled)} with masks, {groups} groups), "
-            f"first is {shape[1]}×{shape[0]}{f', its mask shows {classes}' if classes else ''}"
-        )
-
-
-def _check_modules(settings: GapConfig) -> None:
-    from assets.experiments.registry import load_experiments
-    from assets.traits.table import catalogue
-
-    traits = catalogue(settings).traits
-    typer.echo(f"catalogue: {len(traits)} traits, {len(load_experiments(settings, traits))} hypotheses")
-
-
-def _check_model(settings: GapConfig) -> None:
-    _fit_model(settings)
-    origin = settings.model.checkpoint or "to be trained on the source's reference"
-    typer.echo(f"model: {' with '.join(settings.model.title)}, {origin}: fits")
-
-
-def _check_engine(settings: GapConfig) -> None:
-    from resources.engine import open_engine
-
-    engine, where = open_engine(settings), settings.compute.address
-    engine.connect()
-    engine.close()
-    typer.echo(f"compute: {settings.compute.engine}{f' at {where}' if where else ''}: there")

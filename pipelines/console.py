@@ -5,23 +5,29 @@ Belongs here: rich bars, tables of what was compared. Does not: the loop, final 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from resources.errors import printable
 from resources.progress import Advance, progress_to
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from assets.report.agreement import Agreement
+    from pipelines.check import Finding
     from pipelines.rerun import Listener
 
 SHOWN = 4
+SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
@@ -35,9 +41,10 @@ def live_progress() -> Iterator[Listener]:
         console.print(f"{what:8}{', '.join(names[:SHOWN])}{more}", highlight=False)
 
     if not console.is_terminal:
-        yield listen
+        with progress_to(lambda what, total: _Lines(console, what, total).advance):
+            yield listen
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
 
         def sink(what: str, total: int) -> Advance:
@@ -53,6 +60,53 @@ def live_progress() -> Iterator[Listener]:
 
         with progress_to(sink):
             yield listen
+
+
+@contextmanager
+def no_progress() -> Iterator[Listener]:
+    """Nothing at all, for scripts."""
+    yield lambda _what, _keys: None
+
+
+class _Rate(ProgressColumn):
+    """Units a second, over the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+class _Lines:
+    """Progress where there is no terminal: a line every half minute with count, rate and time left."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        self._console, self._what, self._total = console, what, total
+        self._done = 0
+        self._began = self._told = time.monotonic()
+
+    def advance(self, done: int) -> None:
+        self._done += done
+        now = time.monotonic()
+        if now - self._told < SECONDS_BETWEEN_LINES or self._done >= self._total:
+            return
+        self._told = now
+        rate = self._done / (now - self._began)
+        left = timedelta(seconds=round((self._total - self._done) / rate))
+        self._console.print(
+            f"{self._what}: {self._done} of {self._total}, {rate:.1f}/s, {left} left", highlight=False, soft_wrap=True
+        )
+
+
+MARKS = {"fine": "ok", "note": "note", "wrong": "WRONG"}
+
+
+def print_finding(finding: Finding) -> None:
+    """One line on what was looked at, and a second one on what to do."""
+    console = Console()
+    styles = {"fine": "", "note": "yellow", "wrong": "bold red"}
+    mark = Text(f"{MARKS[finding.level]:6}", style=styles[finding.level])
+    console.print(mark + Text(printable(f"{finding.about}: {finding.text}")), soft_wrap=True)
+    if finding.fix:
+        console.print(Text(printable(f"       → {finding.fix}")), soft_wrap=True)
 
 
 WORDS = ("confirmed", "refuted", "inconclusive", "skipped")

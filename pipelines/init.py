@@ -1,81 +1,42 @@
 """`domain-gap init`: a commented gap.yaml from a look at two folders.
 
-Belongs here: recognising layouts, guessing names, classes, parts and groups, the text of the config.
-Does not: reading data sets (their readers do), checking a config (`resources/config.py`).
+Belongs here: guessing names, class lists, label maps, parts and groups, the text of the config.
+Does not: recognising a folder (`resources/datasets/recognise.py`), checking a config (`resources/config.py`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import numpy as np
 import yaml
 
-from resources.config import CAMVID11, CITYSCAPES19, NAMED_CLASSES, DatasetConfig
-from resources.datasets import camvid
-from resources.datasets.base import Reader, SampleFile, decode, read_image
-from resources.datasets.camvid import CamvidReader
-from resources.datasets.cityscapes import LABEL_IDS, CityscapesReader
-from resources.datasets.folder import FolderReader
-from resources.datasets.kitti import KittiReader
-from resources.datasets.label_map import stored_ids
-from resources.errors import DatasetError, UnreadableSample
+from resources.config import CAMVID11, CITYSCAPES19, IGNORED_NAMES, NAMED_CLASSES
+from resources.datasets.base import SampleFile
+from resources.datasets.known_labels import is_void, nearest_class, usual_names
+from resources.datasets.recognise import SPLIT_FOLDERS, Found, look, placed
 
-Layout = Literal["cityscapes", "kitti", "camvid", "folder"]
-Codes = Mapping[int | str, str]
-"""A set's own ids or colours and the classes they become."""
-
-MASKS_READ = 16
-MOST_IDS = 254
-MOST_COLOURS = 64
 DENSE_BELOW = 64
 """Ids below this are taken for indices 0, 1, …; a class list with gaps beyond it gets an explicit map."""
 IGNORED_ID = 255
 LONGEST_SIDE = 1024
 SIZE_STEP = 32
 BLOCK = 6
+MOST_GROUPS_LISTED = 12
+MOST_LISTED = 64
+"""A class file of more classes than this gives only those that were seen."""
 
 REFERENCE_SPLITS = ("train", "training")
 HOLDOUT_SPLITS = ("val", "valid", "validation", "test", "testing")
 GROUP_PATTERN = "^(.+)[_-][A-Za-z]?[0-9]+$"
+FOLDER_PATTERN = "^(.+)/"
 
-TRANSLATED: dict[str, dict[str, str]] = {
-    "cityscapes19": {"sign": "traffic sign", "vehicle": "car", "cyclist": "rider"},
-    "camvid11": {
-        "wall": "fence", "traffic light": "sign", "traffic sign": "sign", "terrain": "vegetation", "rider": "cyclist",
-        "car": "vehicle", "truck": "vehicle", "bus": "vehicle", "train": "vehicle", "motorcycle": "cyclist",
-        "bicycle": "cyclist",
-    },
-}  # fmt: skip
-"""What one class list calls the classes of the other, where the names differ."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A folder as far as a look at it goes: its layout, its samples by its reader, and what its masks hold."""
-
-    root: Path
-    layout: Layout
-    samples: list[SampleFile]
-    table: Codes
-    looked_at: int
-    height: int
-    width: int
-
-    @property
-    def masks(self) -> int:
-        """How many samples have a mask."""
-        return sum(sample.mask is not None for sample in self.samples)
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether its masks hold indices 0, 1, … rather than colours or scattered ids."""
-        return all(isinstance(own, int) and own < DENSE_BELOW for own in self.table)
+Names = dict[int | str, str]
+"""A set's own ids or colours and the config's classes that they become."""
 
 
 @dataclass(frozen=True)
@@ -86,188 +47,210 @@ class Parts:
     splits: list[str]
 
 
-def render_config(source: Path, target: Path, base: Path) -> str:
+@dataclass(frozen=True)
+class Proposal:
+    """The text of a gap.yaml, and what it rests on."""
+
+    text: str
+    source: Found
+    target: Found
+    class_names: tuple[str, ...]
+    to_do: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """What was found in words and numbers, for scripts."""
+        sides = {"source": self.source, "target": self.target}
+        return {
+            **{key: {"reader": found.layout, "images": found.images, "masks": found.masks,
+                     "pictures": len(found.samples), "labelled": found.labelled,
+                     "labels": found.origin or None, "codes": len(found.codes)} for key, found in sides.items()},
+            "classes": list(self.class_names),
+            "to_do": self.to_do,
+        }  # fmt: skip
+
+
+def propose(source: Path, target: Path, base: Path, checkpoint: Path | None = None) -> Proposal:
     """A commented gap.yaml for two folders; paths in it are relative to `base`, where the file will lie.
 
     Raises DatasetError, in one line that says what was looked for, for a folder of no known layout.
     """
     of_source, of_target = look(source), look(target)
-    names = _names(source, target)
+    first, second = _names(source, target)
     listed, class_names, labels = _classes(of_source)
+    target_labels = _target_labels(of_source, of_target, class_names)
+    weights = f"checkpoint: {_scalar(_relative(checkpoint, base))}" if checkpoint is not None else _NO_CHECKPOINT
     sections = [
-        _HEADER.format(classes=listed, size=_input_size(of_source)),
+        _HEADER.format(classes=listed, checkpoint=weights, size=_input_size(of_source)),
         "source:",
-        *_dataset(names[0], of_source, base, labels, indent="  "),
+        *_dataset(first, of_source, base, labels, indent="  "),
         *_reference(of_source),
         "",
         "targets:",
-        *_as_item(
-            _dataset(names[1], of_target, base, _target_labels(of_source, of_target, class_names), indent="    ")
-        ),
+        *_as_item(_dataset(second, of_target, base, target_labels, indent="    ")),
         _OPTIONAL,
     ]
-    return "\n".join(sections)
+    to_do = _to_do(of_source, of_target, class_names, target_labels, checkpoint)
+    return Proposal("\n".join(sections), of_source, of_target, class_names, to_do)
 
 
-def look(folder: Path) -> Found:
-    """Recognise a folder's layout, list its samples and open one picture and a few masks."""
-    layout = _layout(folder)
-    dataset = DatasetConfig(name="ours", reader=layout, root=folder.resolve())
-    samples = _scan(dataset)
-    original = (folder / camvid.STILLS).is_dir()
-    tables: dict[str, Codes] = {
-        "cityscapes": _named(LABEL_IDS), "kitti": _named(LABEL_IDS),
-        "camvid": _named(camvid.COLOURS if original else camvid.SEGNET_IDS),
-    }  # fmt: skip
-    masks = [sample.mask for sample in samples if sample.mask is not None]
-    chosen = [masks[i] for i in sorted({round(i) for i in np.linspace(0, len(masks) - 1, MASKS_READ)})] if masks else []
-    table = tables.get(layout) or _codes(folder, chosen)
-    height, width = _first_size(samples)
-    return Found(folder, layout, samples, table, len(chosen), height, width)
-
-
-def _layout(folder: Path) -> Layout:
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; expected the folder of a data set")
-    there = [entry.name for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    signs: dict[Layout, bool] = {
-        "cityscapes": (folder / "leftImg8bit").is_dir(),
-        "kitti": any((folder / split / "image_2").is_dir() for split in ("training", "testing")),
-        "camvid": (folder / camvid.STILLS).is_dir()
-        or any((folder / split).is_dir() and (folder / f"{split}annot").is_dir() for split in camvid.SPLITS),
-        "folder": (folder / "images").is_dir(),
-    }
-    found = next((layout for layout, there_is in signs.items() if there_is), None)
-    if found is None:
-        shown = ", ".join(there[:6]) or "nothing"
-        raise DatasetError(
-            f"{folder}: no layout that is known; looked for leftImg8bit/ (cityscapes), training/image_2/ (kitti), "
-            f"train/ with trainannot/ or {camvid.STILLS}/ (camvid), images/ with masks/ (folder); found {shown}; "
-            "give the folder that holds these, or arrange the pictures as images/ and masks/"
-        )
+def _to_do(
+    source: Found, target: Found, class_names: tuple[str, ...], target_labels: list[str], checkpoint: Path | None
+) -> list[str]:
+    found = []
+    if any(re.fullmatch(r"class_\w+", name) for name in class_names):
+        found.append("give 'classes' the names of your classes, in the order of the model's output channels")
+    if any("in place of void" in line for line in target_labels):
+        found.append("give the codes under the target's 'labels' your classes; what stays void is ignored")
+    elif lost := [match[1] for line in target_labels if (match := re.search(r": void    # ([A-Za-z][^,]*)", line))]:
+        counted = [name for name in lost if not is_void(name)]
+        found += [f"no class for {', '.join(counted)} of the target: ignored, unless you map them"] if counted else []
+    if not source.labelled:
+        found.append("the source has no masks: without them there is no loss to compare with")
+    if not target.labelled:
+        found.append("the target has no masks: its loss is estimated (docs/unlabelled.md)")
+    if checkpoint is None:
+        found.append("put your model under 'checkpoint'; without one a small network is trained on the source")
     return found
-
-
-def _scan(dataset: DatasetConfig) -> list[SampleFile]:
-    readers: dict[str, Callable[[DatasetConfig, Sequence[str]], Reader]] = {
-        "cityscapes": CityscapesReader,
-        "kitti": KittiReader,
-        "camvid": CamvidReader,
-        "folder": FolderReader,
-    }
-    own_names = CAMVID11 if dataset.reader == "camvid" else CITYSCAPES19
-    return readers[dataset.reader](dataset, own_names).scan()
-
-
-def _named(table: Mapping[int | str, str | None]) -> Codes:
-    known = {*CITYSCAPES19, *CAMVID11}
-    return {own: name for own, name in table.items() if name in known}
-
-
-def _first_size(samples: Sequence[SampleFile]) -> tuple[int, int]:
-    for sample in samples[:MASKS_READ]:
-        try:
-            height, width = read_image(sample.image).shape[:2]
-        except UnreadableSample:
-            continue
-        return height, width
-    raise DatasetError(f"{samples[0].image.parent}: none of the first pictures can be read; expected whole pictures")
-
-
-def _codes(folder: Path, masks: Sequence[Path]) -> Codes:
-    """Ids or colours in some masks, each with a placeholder for its class."""
-    ids: set[int] = set()
-    colours: set[int] = set()
-    for path in masks:
-        try:
-            mask = decode(path)
-            if mask.image.mode in ("RGB", "RGBA"):
-                red, green, blue = (np.asarray(mask.image)[..., channel].astype(np.int64) for channel in range(3))
-                colours.update(np.unique(red << 16 | green << 8 | blue).tolist())
-            else:
-                ids.update(np.unique(stored_ids(mask)).astype(int).tolist())
-        except UnreadableSample:
-            continue
-    if ids and colours:
-        raise DatasetError(f"{folder / 'masks'}: some masks hold ids, some colours; expected one kind in a set")
-    if len(ids) > MOST_IDS or len(colours) > MOST_COLOURS:
-        raise DatasetError(
-            f"{folder / 'masks'}: {len(ids or colours)} different {'ids' if ids else 'colours'} in {len(masks)} masks; "
-            "expected one id (or colour) a class, saved without loss as PNG"
-        )
-    if colours:
-        return {f"#{colour:06X}": f"class_{i}" for i, colour in enumerate(sorted(colours))}
-    proper = ids - {IGNORED_ID}
-    return {own: f"class_{own}" for own in sorted(proper if len(proper) > 1 else ids)}
 
 
 def _classes(found: Found) -> tuple[str, tuple[str, ...], list[str]]:
     """The lines for `classes`, the class names, and the lines of the source's `labels` (none where not needed)."""
-    if found.layout != "folder":
-        named = "camvid11" if found.layout == "camvid" else "cityscapes19"
-        return f"classes: {named}    # {', '.join(NAMED_CLASSES[named])}", NAMED_CLASSES[named], []
-    ids = [own for own in found.table if isinstance(own, int)]
-    names = tuple(found.table.values())
-    if found.is_dense:  # ids that the few masks lack have their place in the list, too
-        names = tuple(f"class_{i}" for i in range(max(*ids, 1, 1) + 1))
-    names = names if len(names) > 1 else (*names, "class_other")  # a model of one class has nothing to tell apart
-    seen = f"ids {', '.join(map(str, ids))}" if ids else f"{len(found.table)} colours"
+    if not found.table:
+        return _placeholders(found)
+    listed, names = _class_list(found)
+    labels = {own: nearest_class(name or "void", names) or "void" for own, name in found.table.items()}
+    if not _needs_labels(found, labels, names):
+        return listed, names, []
+    return listed, names, _labels(found, _worth_listing(found, labels), found.origin)
+
+
+def _class_list(found: Found) -> tuple[str, tuple[str, ...]]:
+    """The class list that a set's own table leads to: a named one where it is one."""
+    own = list(dict.fromkeys(name for name in found.table.values() if name and not is_void(name)))
+    for title, names in NAMED_CLASSES.items():
+        if found.origin in _NAMED_TABLES[title]:
+            return f"classes: {title}    # {', '.join(names)}", names
+    if len(own) > MOST_LISTED or found.origin.startswith("the "):
+        own = [name for name in own if any(found.table.get(code) == name for code in found.codes)]
+    usual = usual_names(own)
+    renamed = [f"{new} ({old})" for old, new in zip(own, usual, strict=True) if new != old.lower()]
     lines = [
-        f"# Seen in {found.looked_at} of {found.masks} masks of the source: {seen}. Rename the placeholders"
-        if found.table else "# The source has no masks, so these are mere placeholders: put your class names here",
+        f"# By {found.origin}. One name for each output channel of the model, in its order:",
+        "# if the model was trained on other classes, list those, and map the ids to them in 'labels'.",
+        *(["# Names as the traits of roads, skies and cars know them: " + ", ".join(renamed)] if renamed else []),
+        f"classes: [{', '.join(_scalar(name) for name in usual)}]",
+    ]
+    return "\n".join(lines), tuple(usual)
+
+
+_NAMED_TABLES = {
+    "cityscapes19": (
+        "the train ids of Cityscapes (KITTI, BDD100K and others use them too)",
+        "the label ids of Cityscapes (KITTI, GTA5 and others use them too)",
+        "the colours of Cityscapes",
+    ),
+    "camvid11": ("the 11 ids of CamVid", "the colours of CamVid"),
+}
+"""Published tables whose classes have a name of their own in a config."""
+
+
+def _placeholders(found: Found) -> tuple[str, tuple[str, ...], list[str]]:
+    ids = sorted(own for own in found.codes if isinstance(own, int))
+    proper = [own for own in ids if own != IGNORED_ID]
+    ids = proper if len(proper) > 1 else ids
+    dense = all(isinstance(own, int) and own < DENSE_BELOW for own in ids) and bool(ids or not found.codes)
+    if dense:  # ids that the few masks lack have their place in the list, too
+        own_names: Names = {i: f"class_{i}" for i in range(max([*ids, 1]) + 1)}
+    else:
+        codes: list[int | str] = [*ids] or list(found.codes)
+        own_names = {own: f"class_{own if ids else i}" for i, own in enumerate(codes)}
+    names = tuple(own_names.values())
+    names = names if len(names) > 1 else (*names, "class_other")  # a model of one class has nothing to tell apart
+    lines = [
+        f"# No table that is known fits the masks, so these are placeholders (seen in {found.looked_at} of "
+        f"{found.labelled} masks:"
+        if found.codes else "# The source has no masks, so these are mere placeholders: put your class names here",
+        *(f"#   {_shown(own)}: {_described(found, own)}" for own in found.codes),
+        *(["# ). Rename them to your classes"] if found.codes else []),
         "# (road, sky, car …): one name for each output channel of the model, in its order. An id that is none of",
         "# them does not belong here: map it to void under the data set's 'labels'.",
         f"classes: [{', '.join(names)}]",
     ]  # fmt: skip
-    labels = [] if found.is_dense else _labels(found.table, "what its masks hold; other codes are ignored")
-    return "\n".join(lines), names, labels
+    return "\n".join(lines), names, [] if dense else _labels(found, own_names, "what its masks hold")
 
 
 def _target_labels(source: Found, target: Found, class_names: tuple[str, ...]) -> list[str]:
-    if not target.masks:
+    if not target.labelled:
         return []
-    if target.layout == "folder":
-        return _folder_labels(source, target, class_names)
-    native = "camvid11" if target.layout == "camvid" else "cityscapes19"
-    if class_names == NAMED_CLASSES[native]:
-        return []
-    known = next((name for name, names in NAMED_CLASSES.items() if names == class_names), None)
-    if known is None:
-        return _labels(
-            dict.fromkeys(target.table, "void"),
-            "put your class in place of void (ignored); what it is in this set stands beside it",
-            beside=target.table,
-        )
-    translated = {own: TRANSLATED[known].get(name, name) for own, name in target.table.items()}
-    kept = {own: name for own, name in translated.items() if name in class_names}
-    return _labels(kept, "this set has other classes: check what becomes of them", beside=target.table)
+    if not source.table and target.table:
+        mapped: Names = dict.fromkeys(_worth_listing(target, dict.fromkeys(target.table, "")), "void")
+        return _labels(target, mapped, f"by {target.origin}: put your class in place of void (ignored)")
+    if target.table:
+        mapped = {own: nearest_class(name or "void", class_names) or "void" for own, name in target.table.items()}
+        if not _needs_labels(target, mapped, class_names):
+            return []
+        return _labels(target, _worth_listing(target, mapped), f"{target.origin}, in the config's classes; check them")
+    return _unnamed_labels(source, target, class_names)
 
 
-def _folder_labels(source: Found, target: Found, class_names: tuple[str, ...]) -> list[str]:
-    if source.layout == "folder" and set(target.table) <= set(source.table):
-        return [] if source.is_dense else _labels(source.table, "as in the source")
-    if all(isinstance(own, int) and own < len(class_names) for own in target.table):
-        order = ", ".join(f"{own} {class_names[own]}" for own in target.table if isinstance(own, int))
+def _unnamed_labels(source: Found, target: Found, class_names: tuple[str, ...]) -> list[str]:
+    """Labels of a target whose codes no table names: as in the source where they are the same, else void."""
+    dense = all(isinstance(own, int) and own < len(class_names) for own in target.codes.keys() - {IGNORED_ID})
+    if not source.table and set(target.codes) <= {*source.codes, IGNORED_ID}:
+        _, names, labels = _placeholders(source)
+        return [] if not labels else _labels(source, dict(zip(source.codes, names, strict=False)), "as in the source")
+    in_order: dict[int | str, str | None] = dict(enumerate(class_names))
+    if dense and placed(target.codes, in_order) >= 0:
+        order = ", ".join(f"{own} {in_order[own]}" for own in target.codes if isinstance(own, int) and own in in_order)
         return [f"# labels: its ids are taken for the classes in their order ({order}); map them here if not"]
-    own_classes = source.table if source.layout == "folder" else {}
-    mapped = {own: own_classes.get(own, "void") for own in target.table}
-    return _labels(mapped, "put your class in place of void (ignored)")
+    return _labels(target, dict.fromkeys(target.codes, "void"), "put your class in place of void (ignored)")
 
 
-def _labels(table: Codes, comment: str, beside: Codes | None = None) -> list[str]:
+def _needs_labels(found: Found, labels: Mapping[int | str, str], class_names: Sequence[str]) -> bool:
+    """Whether a reader without `labels` would take a code for another class than `labels` does."""
+    if found.layout in ("cityscapes", "kitti") and found.origin == _NAMED_TABLES["cityscapes19"][1]:
+        return tuple(class_names) != CITYSCAPES19
+    if found.layout == "camvid" and found.origin in _NAMED_TABLES["camvid11"]:
+        return tuple(class_names) != CAMVID11
+    in_order: dict[int | str, str] = {**dict(enumerate(class_names)), IGNORED_ID: "void"}
+    return found.layout not in ("folder", "pairs") or any(
+        in_order.get(own) != labels.get(own, "void") for own in found.codes
+    )
+
+
+def _worth_listing(found: Found, labels: Names) -> Names:
+    """What has a class, seen or not, and what was seen."""
+    ignored = ("void", *IGNORED_NAMES)
+    return {own: name for own, name in labels.items() if own in found.codes or name not in ignored}
+
+
+def _labels(found: Found, table: Names, comment: str) -> list[str]:
     lines = [f"labels:    # {comment}"]
     for own, name in table.items():
-        shown = f"'{own}'" if isinstance(own, str) else own
-        lines.append(f"  {shown}: {name}" + (f"    # {beside[own]}" if beside and beside[own] != name else ""))
+        beside = [
+            text for text in (found.table.get(own), _described(found, own)) if text and text.lower() != name.lower()
+        ]
+        lines.append(f"  {_shown(own)}: {_scalar(name)}" + (f"    # {', '.join(beside)}" if beside else ""))
     return lines
 
 
+def _shown(own: int | str) -> str:
+    return f"'{own}'" if isinstance(own, str) else str(own)
+
+
+def _described(found: Found, own: int | str) -> str:
+    code = found.codes.get(own)
+    return f"{code.share:.1%} of the pixels, {code.place}" if code else ""
+
+
 def _dataset(name: str, found: Found, base: Path, labels: list[str], indent: str) -> list[str]:
-    counted = f"{len(found.samples):,} pictures, {found.masks:,} with masks"
+    counted = f"{len(found.samples):,} pictures, {found.labelled:,} with masks"
+    patterns = {"images": found.images, "masks": found.masks}
     lines = [
         f"name: {name}",
         f"reader: {found.layout}    # {counted}",
         f"root: {_scalar(_relative(found.root, base))}",
+        *(f"{key}: {_scalar(pattern)}" for key, pattern in patterns.items() if pattern is not None),
         *_parts(found).lines,
         *labels,
     ]
@@ -282,14 +265,14 @@ def _parts(found: Found) -> Parts:
     """Split and group options where the reader has none of its own, and which splits there are."""
     lines: list[str] = []
     splits = sorted({sample.split for sample in found.samples} - {""})
-    if found.layout == "folder":
+    if found.layout in ("folder", "pairs"):
         line, splits = _split_line(found.samples)
         lines += line
         lines += _group_line(found.samples)
     elif found.layout == "kitti" and not any(sample.group for sample in found.samples):
         lines.append(f"group_blocks: {BLOCK}    # no mapping to drives found: blocks of neighbours stand for them")
     labelled = sorted({sample.split for sample in found.samples if sample.mask is not None} - {""})
-    if found.layout != "folder" and labelled and len(labelled) < len(splits):
+    if found.layout not in ("folder", "pairs") and labelled and len(labelled) < len(splits):
         lines.append(f"select: {{splits: [{', '.join(labelled)}]}}    # the splits that have labels")
         splits = labelled
     return Parts(lines, splits)
@@ -312,6 +295,9 @@ def _group_line(samples: Sequence[SampleFile]) -> list[str]:
     if all(matches) and 1 < len(groups) <= len(samples) / 2:
         return [f"group: '{GROUP_PATTERN}'    # {len(groups)} groups from the names: is each one drive or place?"]
     size = max(1, min(BLOCK, len(samples) // 12))
+    inside = {sample.sample_id.rpartition("/")[0] for sample in samples}
+    if 1 < len(inside - set(SPLIT_FOLDERS)) <= len(samples) / 2 and "" not in inside:
+        return [f"group: '{FOLDER_PATTERN}'    # {len(inside)} folders: is each one drive or place?"]
     return [
         f"group_blocks: {size}    # neighbours in name order are kept together; better, where names say the drive:",
         "# group: '_(drive[0-9]+)_'",
@@ -332,11 +318,19 @@ def _reference(found: Found) -> list[str]:
     else:
         lines += [
             "# The folder does not say which is which: whole groups are held out until you name them.",
-            "# reference: {groups: [first, second]}",
-            "# holdout: {groups: [third]}",
+            *_named_groups(found.samples),
             "holdout_share: 0.3",
         ]
     return [f"  {line}" for line in lines]
+
+
+def _named_groups(samples: Sequence[SampleFile]) -> list[str]:
+    """An example of how to name reference and holdout, by the groups that there are."""
+    matches = (re.search(GROUP_PATTERN, sample.name) for sample in samples)
+    groups = sorted({sample.group for sample in samples} - {""} or {match[1] for match in matches if match})
+    if not 1 < len(groups) <= MOST_GROUPS_LISTED:
+        return ["# reference: {groups: [first, second]}", "# holdout: {groups: [third]}"]
+    return [f"# reference: {{groups: [{', '.join(groups[:-1])}]}}", f"# holdout: {{groups: [{groups[-1]}]}}"]
 
 
 def _names(source: Path, target: Path) -> tuple[str, str]:
@@ -386,9 +380,7 @@ store: ./gap-data
 model:
   architecture: DeepLabV3Plus    # any architecture of segmentation_models_pytorch
   encoder: tu-tf_efficientnet_lite0
-  # checkpoint: weights.safetensors    # the model under test (.safetensors, or a state dict .pt), or a whole network
-  #                                      (.onnx, .pt2, .torchscript: architecture and encoder don't count then);
-  #                                      without it a model is trained on the source's reference
+  {checkpoint}
   # Any other torch.nn.Module instead: a function without arguments, and the module whose output is the latent.
   # factory: mypackage.models:build
   # embedding_layer: backbone.layer4
@@ -396,6 +388,11 @@ model:
   mean: [0.485, 0.456, 0.406]    # of the checkpoint's preprocessing, for pictures in 0..1
   std: [0.229, 0.224, 0.225]
 """
+
+_NO_CHECKPOINT = """\
+# checkpoint: weights.safetensors    # the model under test (.safetensors, or a state dict .pt), or a whole network
+  #                                      (.onnx, .pt2, .torchscript: architecture and encoder don't count then);
+  #                                      without it a model is trained on the source's reference"""
 
 _OPTIONAL = """
 # All that follows is optional; the values are the defaults unless a comment says otherwise.

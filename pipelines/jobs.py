@@ -1,4 +1,4 @@
-"""Jobs: everything, one target, the frozen slice tests, and the nightly check.
+"""Jobs: everything, one target, its experiments alone, the frozen slice tests, and the nightly check.
 
 Belongs here: named selections of assets, and the job that the schedule starts. Does not: the loop itself (`rerun.py`).
 """
@@ -12,22 +12,38 @@ from resources.config import GapConfig
 
 NIGHTLY = "nightly_gap_check"
 SLICE_TESTS = "slice_tests"
+TARGET_TAG = "domain_gap/target"
+"""Tag of the runs of one target, to find them by in the list of runs."""
+AFTER_EXPERIMENTS = ("verdicts", "recipe_files", "gap_report")
 
 
 def build_jobs(config: GapConfig) -> list[Any]:
-    """`gap_check` for all targets, `gap_check_<target>` for each, and the nightly check."""
+    """`gap_check`, `gap_check_<target>` and `experiments_<target>` for each, slice tests, and the nightly check."""
     everything = dg.define_asset_job(
         "gap_check", selection=dg.AssetSelection.all(), description="Every stage of every target, changed or not."
     )
-    single = [
-        dg.define_asset_job(
-            f"gap_check_{target.name}",
-            selection=dg.AssetSelection.groups("source", target.name),
-            description=f"Every stage that {target.name} needs, changed or not.",
-        )
-        for target in config.targets
-    ]
-    return [everything, *single, *_slice_tests(config), _nightly(config)]
+    names = [target.name for target in config.targets]
+    return [everything, *map(_recheck, names), *map(_experiments, names), *_slice_tests(config), _nightly(config)]
+
+
+def _recheck(target: str) -> Any:
+    return dg.define_asset_job(
+        f"gap_check_{target}",
+        selection=dg.AssetSelection.key_prefixes(["source"], [target]),
+        description=f"Recheck {target}: every stage that it needs, changed or not.",
+        tags={TARGET_TAG: target},
+    )
+
+
+def _experiments(target: str) -> Any:
+    """What the experiments are judged by comes with them; what they read has to be there."""
+    after = [[target, name] for name in AFTER_EXPERIMENTS]
+    return dg.define_asset_job(
+        f"experiments_{target}",
+        selection=dg.AssetSelection.key_prefixes([target, "experiments"]) | dg.AssetSelection.assets(*after),
+        description=f"Only the experiments on {target}, with verdicts, recipe and report, changed or not.",
+        tags={TARGET_TAG: target},
+    )
 
 
 def _slice_tests(config: GapConfig) -> list[Any]:

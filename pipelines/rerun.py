@@ -27,6 +27,8 @@ Listener = Callable[[str, Sequence[dg.AssetKey]], None]
 
 
 PID_TAG, HOST_TAG = "domain_gap/pid", "domain_gap/host"
+STAGES_TAG = "domain_gap/stages"
+"""What a run makes, in words: the list of runs shows tags, and the first few assets."""
 
 
 def release_dead_runs(instance: dg.DagsterInstance) -> None:
@@ -71,6 +73,16 @@ class Outcome:
         if self.blocked:
             text += f"; not run because of these: {', '.join(_name(key) for key in self.blocked)}"
         return text
+
+    def as_values(self) -> dict[str, Any]:
+        """JSON-like: assets by name, reasons, counts of rows."""
+        return {
+            "ran": [_name(key) for key in self.ran],
+            "failed": {_name(key): why for key, why in self.failed.items()},
+            "blocked": {_name(key): why for key, why in self.blocked.items()},
+            "failed_checks": self.failed_checks,
+            "rows": self.rows,
+        }
 
 
 @dataclass(frozen=True)
@@ -216,8 +228,9 @@ class Rerun:
 
     def _execute(self, keys: Sequence[dg.AssetKey]) -> dg.ExecuteInProcessResult:
         self._seen = None
+        tags = {**self.tags, STAGES_TAG: ", ".join(sorted({key.path[1] for key in keys}))}
         return self.job.execute_in_process(
-            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=self.tags, raise_on_error=False
+            instance=self.instance, asset_selection=list(keys), run_config=QUIET, tags=tags, raise_on_error=False
         )
 
     def _note(self, result: dg.ExecuteInProcessResult, ready: Sequence[dg.AssetKey], outcome: Outcome) -> None:

@@ -148,8 +148,10 @@ class DatasetConfig(Section):
     """One data set: where it is, who reads it, what its labels mean."""
 
     name: Name
-    reader: Literal["cityscapes", "kitti", "camvid", "folder", "streets"]
+    reader: Literal["cityscapes", "kitti", "camvid", "folder", "pairs", "streets"]
     root: Path | None = None
+    images: str | None = None
+    masks: str | None = None
     split: str | None = None
     group: str | None = None
     group_blocks: int | None = Field(default=None, ge=1)
@@ -206,7 +208,25 @@ class DatasetConfig(Section):
             raise ValueError("'scene', 'count' and 'seed' belong to reader 'streets' alone")
         if self.group is not None and self.group_blocks is not None:
             raise ValueError("give 'group' or 'group_blocks', not both")
+        self._check_patterns()
         return self
+
+    def _check_patterns(self) -> None:
+        if self.reader != "pairs":
+            if self.images is not None or self.masks is not None:
+                raise ValueError("'images' and 'masks' belong to reader 'pairs' alone")
+            return
+        stars = [pattern.count("*") for pattern in (self.images, self.masks) if pattern is not None]
+        if self.images is None or min(stars) < 1 or len(set(stars)) > 1:
+            raise ValueError(
+                "reader 'pairs' needs 'images' (and 'masks', where there are labels): paths below the root with '*' "
+                "for the sample's name, as often in both, such as 'rgb/*_rgb.png' and 'labels/*_label.png'"
+            )
+
+    def described(self) -> dict[str, Any]:
+        """All that decides how the folder is read, but for where it lies; keys of another reader are left out."""
+        others = set() if self.reader == "pairs" else {"images", "masks"}
+        return self.model_dump(mode="json", exclude={"root", "metadata"} | others)
 
 
 def _check_distinct(labels: dict[int | str, str]) -> None:

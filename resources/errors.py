@@ -1,6 +1,6 @@
 """The errors that a user can mend: each message says what was wrong, where, and what to do.
 
-Belongs here: exception types that the command line prints as one line. Does not: handling them.
+Belongs here: exception types that the command line prints as one line, how it prints them. Does not: handling them.
 """
 
 
@@ -22,3 +22,8 @@ class UnreadableSample(DomainGapError):
 
 class ModelError(DomainGapError):
     """A model can't be built, or a checkpoint does not fit it; exit code 2."""
+
+
+def printable(text: str) -> str:
+    """A text without control characters: a file's name may hold what moves a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

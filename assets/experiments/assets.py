@@ -33,6 +33,7 @@ from assets.inference.forward import sample_paths
 from assets.ingestion.manifest import CONTENT
 from assets.scoring.neighbours import reference_latents
 from assets.scoring.sets import INDEX
+from assets.small_plots import Row, intervals
 from assets.traits.table import catalogue
 from resources.config import GapConfig
 from resources.engine import Engine
@@ -225,10 +226,21 @@ def _experiments(config: GapConfig, key: str, experiments: Sequence[Experiment])
             summary, counts = _skipped(tables[name], name, reasons[name]) if name in reasons else _done(*done[name])
             store.write_json(summary, "experiments", key, f"{name}.json")
             version = fingerprint(tables[name].version(), summary)
-            figures = {"skipped": reasons.get(name), **{f"rows_{kind}": count for kind, count in counts.items()}}
-            yield door.result([key, "experiments", name], version=version, figures=figures)
+            figures = {"skipped": summary.get("skipped"), **{f"rows_{kind}": count for kind, count in counts.items()}}
+            yield door.result([key, "experiments", name], version=version, **_shown(tables[name], figures))
 
     return trials
+
+
+def _shown(table: SampleTable, figures: dict[str, Any]) -> dict[str, Any]:
+    """The mean loss in each role beside other figures, and the samples that are worst off."""
+    rows = table.read(["sample_id", "role", "loss"]).drop_nulls("loss")
+    means = rows.group_by("role").agg(pl.col("loss").mean()).sort("role")
+    figures = {**figures, **{f"loss_{role}": mean for role, mean in means.iter_rows()}}
+    return {
+        "figures": figures,
+        "sample": rows.sort("loss", descending=True).head(5).select("sample_id", "role", "loss"),
+    }
 
 
 def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> Any:
@@ -256,9 +268,20 @@ def _verdicts(config: GapConfig, key: str, experiments: Sequence[Experiment]) ->
         }
         shown = pl.DataFrame([{name: row[name] for name in ("experiment", "verdict", "reason")}
                               for row in content["experiments"]])  # fmt: skip
-        return door.result([key, "verdicts"], version=fingerprint(text), figures=figures, sample=shown)
+        plots = {"closed": intervals(_bars(content["experiments"]), "share of the gap closed, with its interval")}
+        version = fingerprint(text)
+        return door.result([key, "verdicts"], version=version, figures=figures, plots=plots, sample=shown)
 
     return verdicts
+
+
+def _bars(rows: list[dict[str, Any]]) -> list[Row]:
+    """Experiments that have an interval, the largest share first."""
+    closed = [
+        (str(row["experiment"]), float(row["gap_closed"]), (row["ci95"][0], row["ci95"][1]), str(row["verdict"]))
+        for row in rows if row.get("gap_closed") is not None and row.get("ci95")
+    ]  # fmt: skip
+    return sorted(closed, key=lambda row: -row[1])
 
 
 def _judge(

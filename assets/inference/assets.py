@@ -11,10 +11,11 @@ from assets import door
 from assets.inference.forward import PassTables, run_pass, sample_paths, usable
 from assets.inference.latents import EMBEDDING_SCHEMA
 from assets.inference.losses import EVALUATION_SCHEMA
+from assets.small_plots import histogram
 from resources.config import GapConfig
 from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint
-from resources.sample_store import SampleStore
+from resources.sample_store import SampleStore, SampleTable
 
 EXPORTED_CODE = tuple(f"resources.exported{part}" for part in (
     ".deepest", ".export_archive", ".network", ".onnx_file", ".program", ".torchscript"))  # fmt: skip
@@ -105,12 +106,20 @@ def build(config: GapConfig, key: str) -> list[Any]:
             code=code, what=f"{config.dataset(key).name}: forward",
         )  # fmt: skip
         for name, change in changes.items():
-            figures = _figures(tables[name].read()) if name == "evaluation" else {}
-            yield door.result([key, name], version=tables[name].version(), change=change, figures=figures)
+            shown = _shown(tables[name]) if name == "evaluation" else {}
+            yield door.result([key, name], version=tables[name].version(), change=change, **shown)
 
     return [forward]
 
 
-def _figures(evaluation: pl.DataFrame) -> dict[str, float | None]:
-    means = evaluation.select(pl.col("loss", "confidence", "entropy").mean()).row(0, named=True)
-    return {f"mean_{name}": value for name, value in means.items()}
+def _shown(table: SampleTable) -> dict[str, Any]:
+    """Headline figures, the distribution of the loss, and the costliest samples."""
+    rows = table.read(["loss", "confidence", "entropy", "labelled"])
+    means = rows.select(pl.col("loss", "confidence", "entropy").mean()).row(0, named=True)
+    losses = rows["loss"].drop_nulls()
+    worst = rows.drop_nulls("loss").sort("loss", descending=True).select("sample_id", "loss", "confidence", "entropy")
+    return {
+        "figures": {f"mean_{name}": value for name, value in means.items()},
+        "plots": {"losses": histogram(losses.to_numpy(), "loss of each picture")},
+        "sample": worst.head(5),
+    }

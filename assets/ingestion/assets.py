@@ -27,8 +27,9 @@ def build_checkpoint(config: GapConfig) -> list[Any]:
         return []
 
     @dg.observable_source_asset(
-        key=["source", "checkpoint"], group_name="source", description=f"The weights under test: {path.name}."
-    )
+        key=["source", "checkpoint"], group_name="source", description=f"The weights under test: {path.name}.",
+        tags=door.kind_tags("file"),
+    )  # fmt: skip
     def checkpoint() -> dg.DataVersion:
         return dg.DataVersion(file_digest(path))
 
@@ -42,6 +43,8 @@ def _images(config: GapConfig, key: str) -> Any:
         key=[key, "images"],
         group_name=key,
         description=f"Pictures and masks of {dataset.name}; the version is a hash of names and contents.",
+        tags=door.kind_tags("folder"),
+        metadata={"reader": dataset.reader, "root": str(dataset.root or "built in")},
     )
     def images(store: dg.ResourceParam[SampleStore]) -> dg.ObserveResult:
         table = store.table(key, "files")
@@ -57,7 +60,7 @@ def _manifest(config: GapConfig, key: str) -> Any:
     dataset = config.dataset(key)
     code = fingerprint(
         code_version(*CODE, f"resources.datasets.{dataset.reader}"),
-        dataset.model_dump(mode="json", exclude={"root", "metadata"}), config.class_names,
+        dataset.described(), config.class_names,
     )  # fmt: skip
     spec = door.spec(
         [key, "manifest"],

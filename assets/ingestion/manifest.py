@@ -149,6 +149,35 @@ def divide_by_group(samples: Sequence[SampleFile], holdout_share: float, name: s
     return {sample.sample_id for sample in samples if sample.group in held}
 
 
+def parts_of(samples: list[SampleFile], dataset: DatasetConfig) -> dict[str, str]:
+    """The part of every sample by its id: 'target', or for a source 'reference', 'holdout' or 'unused'.
+
+    Raises DatasetError for selections that overlap or keep nothing, and for a source that can't be divided.
+    """
+    if not isinstance(dataset, SourceConfig):
+        return {sample.sample_id: "target" for sample in samples}
+    reference = _selected(samples, dataset.reference)
+    holdout = _selected(samples, dataset.holdout)
+    if reference is None or holdout is None:
+        pool = reference if reference is not None else holdout
+        divided = [sample for sample in samples if pool is None or sample.sample_id in pool]
+        holdout = divide_by_group(divided, dataset.holdout_share, dataset.name)
+        reference = {sample.sample_id for sample in divided} - holdout
+    if both := sorted(reference & holdout):
+        raise DatasetError(
+            f"source {dataset.name}: {len(both)} samples are in both 'reference' and 'holdout', first {both[0]!r}; "
+            "the two selections must not overlap"
+        )
+    return {
+        sample.sample_id: "reference"
+        if sample.sample_id in reference
+        else "holdout"
+        if sample.sample_id in holdout
+        else "unused"
+        for sample in samples
+    }
+
+
 def _file_rows(samples: list[SampleFile], known: pl.DataFrame) -> pl.DataFrame:
     """Rows of the files table; hash and fingerprint of a row that is as it was are those of the known one."""
     schema: dict[str, Any] = {name: FILES_SCHEMA[name] for name in ["sample_id", *STATE["image"], *STATE["mask"]]}
@@ -217,7 +246,7 @@ def _describe(
 ) -> pl.DataFrame:
     """All manifest columns that need no decoding, with the rows' fingerprints."""
     metadata = reader.metadata(samples)
-    parts = _parts(samples, dataset)
+    parts = parts_of(samples, dataset)
     units, report = _units(samples, parts)
     version = labels_version(config, dataset)
     hashes = {name: (image, mask) for name, image, mask in files.select(CONTENT_OF_FILES).iter_rows()}
@@ -233,31 +262,6 @@ def _describe(
         rows.append({"sample_id": name, "fingerprint": fingerprint(code, described), **described})
     schema = {column: kind for column, kind in MANIFEST_SCHEMA.items() if column not in FACTS}
     return pl.DataFrame(rows, schema=schema)
-
-
-def _parts(samples: list[SampleFile], dataset: DatasetConfig) -> dict[str, str]:
-    if not isinstance(dataset, SourceConfig):
-        return {sample.sample_id: "target" for sample in samples}
-    reference = _selected(samples, dataset.reference)
-    holdout = _selected(samples, dataset.holdout)
-    if reference is None or holdout is None:
-        pool = reference if reference is not None else holdout
-        divided = [sample for sample in samples if pool is None or sample.sample_id in pool]
-        holdout = divide_by_group(divided, dataset.holdout_share, dataset.name)
-        reference = {sample.sample_id for sample in divided} - holdout
-    if both := sorted(reference & holdout):
-        raise DatasetError(
-            f"source {dataset.name}: {len(both)} samples are in both 'reference' and 'holdout', first {both[0]!r}; "
-            "the two selections must not overlap"
-        )
-    return {
-        sample.sample_id: "reference"
-        if sample.sample_id in reference
-        else "holdout"
-        if sample.sample_id in holdout
-        else "unused"
-        for sample in samples
-    }
 
 
 def _selected(samples: list[SampleFile], selection: Selection | None) -> set[str] | None:

@@ -18,6 +18,7 @@ from assets.scoring.sets import (
     score_sets,
     score_stages,
 )
+from assets.small_plots import histogram
 from resources.config import GapConfig
 from resources.fingerprint import code_version, fingerprint
 from resources.sample_store import SampleStore
@@ -32,6 +33,8 @@ READ: dict[str, list[str] | None] = {
     "embeddings": None, "manifest": None, "evaluation": ["labelled", "pixels", "class_pixels", "predicted_pixels"],
 }  # fmt: skip
 """Tables of both sides, and the columns wanted of them (None: all)."""
+SCORED = ("gap_score", "conformal_p", "neighbours", "distances")
+"""Columns that are computed from the latents of both sides."""
 
 
 def build(config: GapConfig, key: str) -> list[Any]:
@@ -79,7 +82,11 @@ def _gap_scores(config: GapConfig, key: str) -> Any:
         figures["index_recall"] = measured["index"]["recall"]
         figures["jensen_shannon"] = measured["class_shares"]["jensen_shannon"]["value"]
         shown = scores.sort("gap_score", descending=True).select("sample_id", "gap_score", "conformal_p").head(10)
-        return door.result([key, "gap_scores"], version=version, change=change, figures=figures, sample=shown)
+        plots = {"scores": histogram(scores["gap_score"].to_numpy(), "gap score of each picture")}
+        latents = [([side, "embeddings"], "latent") for side in (key, "source")]
+        columns = door.lineage(dict.fromkeys(SCORED, latents))
+        return door.result([key, "gap_scores"], version=version, change=change, figures=figures, plots=plots,
+                           sample=shown, columns=columns)  # fmt: skip
 
     return gap_scores
 

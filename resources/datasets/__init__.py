@@ -18,6 +18,7 @@ from resources.datasets.camvid import CamvidReader
 from resources.datasets.cityscapes import CityscapesReader
 from resources.datasets.folder import FolderReader
 from resources.datasets.kitti import KittiReader
+from resources.datasets.pairs import PairsReader
 from resources.sample_store import open_store
 
 STREETS_COUNT = 160
@@ -27,6 +28,7 @@ _READERS: dict[str, Callable[[DatasetConfig, Sequence[str]], Reader]] = {
     "kitti": KittiReader,
     "camvid": CamvidReader,
     "folder": FolderReader,
+    "pairs": PairsReader,
 }
 
 

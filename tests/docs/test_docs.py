@@ -23,7 +23,7 @@ from assets.experiments.registry import Experiment, load_experiments
 from assets.traits.registry import load_user_traits
 from assets.traits.table import catalogue
 from pipelines.cli import app
-from resources.config import GapConfig, load_config
+from resources.config import GapConfig, ModuleList, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,7 +40,7 @@ def numbered(found: list[tuple[str, str]]) -> list:
 
 
 YAML, PYTHON, CONSOLE = (snippets(language) for language in ("yaml", "python", "console"))
-LANGUAGES = ("yaml", "python", "console", "csv", "mermaid")
+LANGUAGES = ("yaml", "python", "console", "csv", "mermaid", "text", "ini")
 
 
 def whole(snippet: dict, classes: list[str]) -> dict:
@@ -111,11 +111,11 @@ class TestUserModules:
     @pytest.fixture
     def folder(self, tmp_path, monkeypatch):
         for _, text in PYTHON:
-            if named := re.match(r"# (my_\w+)\.py\n", text):
+            if named := re.match(r"# ((?:my|night)_\w+)\.py\n", text):
                 (tmp_path / f"{named[1]}.py").write_text(text, encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
         yield tmp_path
-        for name in ("my_traits", "my_hypotheses"):
+        for name in ("my_traits", "my_hypotheses", "night_traits", "night_hypotheses"):
             sys.modules.pop(name, None)
 
     @pytest.fixture
@@ -166,6 +166,25 @@ class TestUserModules:
         finally:
             del sys.modules["recipe"]
 
+    def test_the_tutorials_trait_and_hypothesis_work_together(self, folder):
+        config = loaded(next(text for _, text in YAML if "night_traits" in text).partition("experiments")[0], folder)
+        raw = config.model_copy(
+            update={
+                "experiments": ModuleList(
+                    modules=["night_hypotheses"],
+                )
+            }
+        )
+        experiment = load_experiments(raw, catalogue(config).traits)["bloom"]
+        measure = load_user_traits(config.traits.modules)["burnt_out"].function
+        picture = np.full((4, 4, 3), 200, np.uint8)
+        picture[:2] = 240
+        lifted = experiment.imitation.apply(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, {"lift": 8.0})
+        assert measure(picture, None) == 0
+        assert measure((lifted[0].permute(1, 2, 0) * 255).round().byte().numpy(), None) == 0.5
+        assert experiment.imitation.measure(lifted) == pytest.approx([0.5])
+        assert experiment.direction == "imitate"
+
     @pytest.mark.usefixtures("folder")
     def test_the_notebook_lines_run(self):
         lines = next(
@@ -187,7 +206,9 @@ class TestUserModules:
         keys = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
         assert {f"{target.name}/gap_report" for target in config.targets} <= keys
         jobs = {job.name for job in definitions.resolve_all_job_defs()}
-        named = set(re.findall(r"`(gap_check\w*|nightly_gap_check)(?:_<target>)?`", page_text("dagster.md")))
+        named = set(
+            re.findall(r"`(gap_check\w*|experiments_\w+|nightly_gap_check)(?:_<target>)?`", page_text("dagster.md"))
+        )
         assert named <= jobs
         assert [schedule.name for schedule in definitions.schedules] == ["nightly_gap_check_schedule"]
         assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure"}
@@ -233,9 +254,10 @@ def test_commands_exist(line):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments if "=" not in target)
     elif program == "domain-gap":
-        command = typer.main.get_command(app).commands[arguments[0]]
+        group = typer.main.get_command(app)
+        command = group if arguments[0].startswith("-") else group.commands[arguments[0]]
         known = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in arguments[1:] if word.startswith("-")} <= known
+        assert {word for word in arguments if word.startswith("-")} <= known
     else:
         assert program in ("export", "dg", "dagster", "dagster-webserver", "dagster-daemon", ".")
 

@@ -105,9 +105,15 @@ def test_jobs_and_schedule_of_the_demo():
     config = load_config(DEMO_CONFIG)
     repository = build_defs(config).get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs()}
-    assert {"gap_check", NIGHTLY, *(f"gap_check_{target.name}" for target in config.targets)} <= jobs
+    names = [target.name for target in config.targets]
+    assert {"gap_check", NIGHTLY, *(f"{job}_{name}" for job in ("gap_check", "experiments") for name in names)} <= jobs
     [schedule] = repository.schedule_defs
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert {sensor.default_status for sensor in repository.sensor_defs} == {dg.DefaultSensorStatus.STOPPED}
     groups = {spec.group_name for spec in build_defs(config).resolve_all_asset_specs()}
-    assert groups == {"source", *(target.name for target in config.targets)}
+    assert groups == {"source", *names, *(f"{name}_{part}" for name in names for part in ("experiments", "report"))}
+    of_job = repository.get_job(f"experiments_{names[0]}").asset_layer.executable_asset_keys
+    assert {key.path[1] for key in of_job} == {"experiments", "verdicts", "recipe_files", "gap_report"}
+    assert {key.path[0] for key in of_job} == {names[0]}
+    whole = repository.get_job(f"gap_check_{names[0]}").asset_layer.executable_asset_keys
+    assert {key.path[0] for key in whole} == {"source", names[0]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.init import render_config
+from pipelines.init import propose
 from resources.config import CAMVID11, CITYSCAPES19, GapConfig, load_config
 from resources.datasets import open_reader
 from resources.datasets.base import IGNORE
@@ -75,7 +75,7 @@ def written(tmp_path):
     """Write the config for two folders, load it, and scan both as a run would."""
 
     def written(source: Path, target: Path) -> tuple[str, GapConfig]:
-        text = render_config(source, target, tmp_path)
+        text = propose(source, target, tmp_path).text
         path = tmp_path / "gap.yaml"
         path.write_text(text, encoding="utf-8")
         config = load_config(path)
@@ -187,18 +187,18 @@ class TestRefusals:
     def test_unknown_layout_says_what_was_looked_for(self, tmp_path):
         (tmp_path / "odd/pictures").mkdir(parents=True)
         with pytest.raises(DatasetError) as caught:
-            render_config(tmp_path / "odd", tmp_path / "odd", tmp_path)
+            propose(tmp_path / "odd", tmp_path / "odd", tmp_path)
         text = str(caught.value)
         assert "\n" not in text
         assert all(sign in text for sign in ("leftImg8bit/", "training/image_2/", "trainannot/", "images/", "pictures"))
 
     def test_missing_folder(self, tmp_path):
         with pytest.raises(DatasetError, match="no such folder"):
-            render_config(tmp_path / "nowhere", tmp_path, tmp_path)
+            propose(tmp_path / "nowhere", tmp_path, tmp_path)
 
     def test_photographs_in_place_of_masks(self, tmp_path):
         root = folder(tmp_path / "a")
         for image in (root / "images").iterdir():
             put(root / "masks" / image.name, picture())
         with pytest.raises(DatasetError, match="different colours"):
-            render_config(root, root, tmp_path)
+            propose(root, root, tmp_path)

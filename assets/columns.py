@@ -1,0 +1,57 @@
+"""What the columns of stored tables mean, in words, and which come from which.
+
+Belongs here: descriptions by column name, shared by all stages. Does not: schemas (their stages have them), Dagster.
+"""
+
+from __future__ import annotations
+
+DESCRIPTIONS = {
+    "sample_id": "the sample: the picture's path below its folder, without suffix",
+    "row_id": "one sample in one role",
+    "fingerprint": "hash of all that decides the row: contents, code, model, settings",
+    "image": "path of the picture",
+    "mask": "path of the label mask, null without one",
+    "image_hash": "BLAKE2b of the picture's file",
+    "mask_hash": "BLAKE2b of the mask's file",
+    "labels_version": "hash of what turns the mask's ids into classes",
+    "split": "split by the names or the reader",
+    "group": "what makes samples dependent: a drive, a city, a block of names",
+    "part": "reference, holdout or unused of the source; target",
+    "unit": "what is resampled as one: the group, or a block of neighbours",
+    "report_half": "whether verdicts come from this sample (else parameters are fitted on it)",
+    "metadata": "side information as JSON",
+    "height": "pixels",
+    "width": "pixels",
+    "class_pixels": "labelled pixels by class",
+    "labelled": "whether any pixel has a class",
+    "quarantined": "whether the sample can't be used",
+    "reason": "why",
+    "latent": "deepest feature map, averaged over the picture",
+    "region_classes": "classes of the regions that have a vector",
+    "region_vectors": "feature map averaged over each class region, one after the other",
+    "stage_channels": "channels of each encoder stage",
+    "stage_mean": "mean of each channel of each stage",
+    "stage_std": "deviation of each channel of each stage",
+    "loss": "mean cross-entropy over labelled pixels, nats",
+    "pixels": "labelled pixels",
+    "confidence": "mean of the largest probability",
+    "entropy": "mean entropy of the prediction, nats",
+    "loss_sum": "cross-entropy summed by true class",
+    "confusion": "pixels by true class (rows) and prediction (columns)",
+    "predicted_pixels": "predicted pixels by class",
+    "prediction": "predicted classes as PNG, at the model's resolution",
+    "gap_score": "distance to the nearest reference samples in the latent space",
+    "conformal_p": "share of holdout samples that lie as far out",
+    "neighbours": "nearest reference samples",
+    "distances": "their distances",
+    "role": "what was done to the sample: normalised, imitated, control, sham …",
+    "traits": "traits after it, in the experiment's order",
+    "id": "the hypothesis",
+    "family": "kind of cause",
+    "rank": "1 is the likeliest",
+    "supported": "whether the evidence calls for an experiment",
+    "evidence": "traits with their shifts, in words",
+    "statement": "what is claimed",
+    "thumbnail": "small picture as JPEG",
+}
+"""Columns whose name does not say it all; a trait's own sentence is in the report."""

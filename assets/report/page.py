@@ -576,6 +576,11 @@ def json_for_script(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 -- nothing that HTML reads is left in it
 
 
+def own_script(name: str) -> str:
+    """A page's script, after that of the tables that all pages share."""
+    return "".join((TEMPLATES / part).read_text(encoding="utf-8") for part in ("tables.js", name))
+
+
 def security_policy(scripts: Iterable[str]) -> str:
     """Only these scripts run, nothing is loaded, nothing is sent. Plotly sets inline styles."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
@@ -609,9 +614,9 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
     if columns["projections"]:
         drawn["map"] = figures.latent_map(points, next(iter(columns["projections"])))
     _draw_adaptations(document, drawn)
-    plotly, script = _plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    plotly, script = _plotly(), own_script("report.js")
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             doc=document,
@@ -664,7 +669,8 @@ def _draw_adaptations(document: ReportDocument, drawn: dict[str, figures.Figure]
     drawn |= {key: figure for key, figure in made.items() if figure is not None}
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are found, with the filters that word numbers."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -136,6 +136,47 @@ def export(
 
 
 @app.command()
+def compare(
+    config: ConfigOption = None, store: StoreOption = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:  # fmt: skip
+    """All targets side by side, and what changed since the check before."""
+    from assets.report.nights_page import INDEX, write_nights_pages
+    from resources.config import find_config
+
+    settings, tables, _ = _load(find_config(config), store)
+    for row in write_nights_pages(settings, tables):
+        typer.echo(f"{row.key}: {row.figures.headline if row.figures is not None else 'no report yet'}")
+        for text in row.changes:
+            typer.echo(f"  {_printable(text)}")
+    page = "/".join([tables.url, *INDEX])
+    typer.echo(page)
+    if open_page:
+        typer.launch(page)
+
+
+@app.command()
+def alert(
+    config: ConfigOption = None, store: StoreOption = None,
+    test: Annotated[bool, typer.Option("--test", help="Send a test alert to every address instead.")] = False,
+) -> None:  # fmt: skip
+    """Hold the rules of the config's alerts against what is in the store, and send what is due; runs nothing."""
+    from pipelines.notify import send_test
+    from resources.config import find_config
+
+    settings, tables, _ = _load(find_config(config), store)
+    if test:
+        sent = send_test(settings, tables)
+        typer.echo(f"test alert sent to {len(sent)} of {len(settings.alerts.notify)} addresses")
+        if len(sent) < len(settings.alerts.notify):
+            failed = [str(number) for number in range(1, len(settings.alerts.notify) + 1) if number not in sent]
+            typer.echo(f"refused: entries {', '.join(failed)} of alerts.notify", err=True)
+            raise typer.Exit(FAILED)
+        return
+    _tell_alerts(settings, tables)
+
+
+@app.command()
 def agreement(
     target: Annotated[str, typer.Option("--target", help="A target with labels.", show_default=False)],
     hidden: Annotated[str, typer.Option("--hidden", help="Its twin with use_labels: false.", show_default=False)],
@@ -288,6 +329,7 @@ def _run_and_tell(
     import time
 
     from pipelines.console import live_progress
+    from pipelines.nights import check as check_targets
 
     started = time.monotonic()
     if dry_run:
@@ -300,7 +342,7 @@ def _run_and_tell(
         _check_first(loop, settings)
         if verify:
             _forget_hashes(loop, tables)
-        outcome = loop.run(everything=everything)
+        outcome = check_targets(loop, settings, targets=target, everything=everything)
     rows = ", ".join(f"{count} {name}" for name, count in outcome.rows.items()) or "none"
     typer.echo(f"{outcome.summary()}; rows: {rows}; {time.monotonic() - started:.1f} s")
     for name in _targets(settings, target):
@@ -361,6 +403,20 @@ def _print_report(tables: SampleStore, name: str, *, as_json: bool = False) -> N
         return
     text = path.read_text()
     typer.echo(text if as_json else f"{name}: {json.loads(text)['headline']}\n  {path.with_suffix('.html')}")
+
+
+def _tell_alerts(settings: GapConfig, tables: SampleStore) -> None:
+    from assets.report.telling import tell_alerts
+    from resources.clock import Clock
+    from resources.notifications import Notifier
+
+    notifier, broken = Notifier(settings.alerts.addresses), 0
+    for name in _targets(settings, None):
+        found = tell_alerts(settings, tables, name, notifier, Clock().now())
+        broken += len(found)
+        typer.echo(f"{name}: {_printable('; '.join(one.text for one in found)) or 'no rule is broken'}")
+    if broken:
+        raise typer.Exit(FAILED)
 
 
 def _export_samples(

@@ -163,7 +163,7 @@ class SampleTable:
 
         identity, _, version = commit.rpartition("@")
         gone = f"{self.url}: its state {commit} can't be read any more"
-        if not self.exists or DeltaTable(self.url).metadata().id != identity:
+        if not self.exists or str(DeltaTable(self.url).metadata().id) != identity:
             raise StoreError(f"{gone}: the table was made anew")
         try:
             rows = pl.scan_delta(self.url, version=int(version)).select([self.id_column, *columns]).collect()

@@ -37,14 +37,11 @@ def found_alerts(nights: Sequence[Night], rules: AlertsConfig, now: datetime, di
     """Every rule that a target breaks at a time, by its nights, oldest first; figures not defined break none."""
     if not nights:
         return []
-    found = [*_late(nights[-1], rules, now), *_quality(nights[-1], rules)]
-    reported = [night for night in nights if night.figures is not None]
-    if not reported or nights[-1].figures is None:
+    tonight, earlier = nights[-1], nights[:-1]
+    found = [*_late(tonight, rules, now), *_quality(tonight, rules)]
+    if tonight.figures is None:
         return found
-    tonight, earlier = reported[-1], reported[:-1]
-    figures = tonight.figures
-    assert figures is not None  # noqa: S101 -- what `reported` was chosen by
-    found += [*_levels(figures, rules), *_closed_drop(figures, earlier, rules)]
+    found += [*_levels(tonight.figures, rules), *_closed_drop(tonight.figures, earlier, rules)]
     if rules.change is not None:
         found += _changed(tonight, earlier[-rules.change.nights :], rules.change, differ)
     return [*found, *_new_causes(tonight, rules)]
@@ -106,8 +103,14 @@ def _changed(tonight: Night, earlier: Sequence[Night], rule: ChangeAlert, differ
             word = "rose" if change.difference > 0 else "fell"
             count = f"the last {len(known)} nights" if len(known) > 1 else "the night before"
             median = "a median of " if len(known) > 1 else ""
-            found.append(Alert("change", key, f"{name} {word} from {median}{number(before)} over {count} to "
-                                              f"{number(value)} ({signed(change.difference)}, beyond its noise)"))
+            found.append(
+                Alert(
+                    "change",
+                    key,
+                    f"{name} {word} from {median}{number(before)} over {count} to "
+                    f"{number(value)} ({signed(change.difference)}, beyond its noise)",
+                )
+            )
     return found  # fmt: skip
 
 

@@ -26,14 +26,18 @@ WIDE, NARROW = 900.0, 350.0
 SHOWN_NIGHTS, SHOWN_NARROW, SHOWN_CAUSE_NIGHTS = 60, 14, 14
 
 
-def write_nights_pages(config: GapConfig, store: SampleStore) -> None:
+def write_nights_pages(config: GapConfig, store: SampleStore) -> list[TargetRow]:
     """`reports/index.html` over all targets of a config, and each one's `reports/<target>/trend.html`."""
     histories = {target.name: read_history(store, target.name) for target in config.targets}
     late = config.alerts.no_check_hours
     for key, nights in histories.items():
         if nights:
             store.write(render_trend(key, nights, late), "reports", key, "trend.html")
-    store.write(render_compare(config.source.name, histories, late), "reports", "index.html")
+    store.write(render_compare(config.source.name, histories, late), *INDEX)
+    return target_rows(histories)
+
+
+INDEX = ("reports", "index.html")
 
 
 # --- all targets -----------------------------------------------------------------------------------------------------

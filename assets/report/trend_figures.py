@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import pairwise
 from statistics import median
 
@@ -159,10 +158,10 @@ def _chart(
     room = (width - LEFT - RIGHT) / len(nights)
     every = math.ceil(LABEL_WIDTH / room)
     labelled = [place for place in range(len(nights)) if (len(nights) - 1 - place) % every == 0]
-    pauses = [later.time - earlier.time for earlier, later in pairwise(nights)]
-    usual = median(pauses) if pauses else timedelta(0)
+    pauses = [(later.time - earlier.time).total_seconds() for earlier, later in pairwise(nights)]
+    usual = median(pauses) if pauses else 0.0
+    long = [(places[i] + places[i + 1]) / 2 for i, pause in enumerate(pauses) if pause > LONG_PAUSE * usual]
     return Chart(
         width, scale.height, scale.at(0.0), [Tick(places[place], f"{nights[place].time:%-d %b}") for place in labelled],
-        scale.ticks(), [(places[i] + places[i + 1]) / 2 for i, pause in enumerate(pauses) if pause > LONG_PAUSE * usual],
-        min(WIDEST_BAR, 0.66 * room), gaps or [], volumes or [],
+        scale.ticks(), long, min(WIDEST_BAR, 0.66 * room), gaps or [], volumes or [],
     )  # fmt: skip

@@ -22,7 +22,7 @@ from assets.diagnosis.loss_gap import labelled_rows
 from assets.report.document import Estimate, MeasurementRow
 from assets.report.night import CauseFigure, Contribution, FigureChange, Flip, Night, NightFigures
 from assets.report.page import distance
-from assets.statistics.differences import Floats, combined_interval, mean_difference_draws
+from assets.statistics.differences import Floats, combined_interval, expanded_level, mean_difference_draws
 from assets.statistics.resampling import dependence_units, percentile_interval
 from resources.config import StatisticsConfig
 from resources.sample_store import SampleStore, StoreError
@@ -90,19 +90,27 @@ def gap_difference_interval(before: Losses, after: Losses, *, draws: int, seed: 
     None where a side has too few of them.
     """
     rng = np.random.default_rng(seed)
-    target = _side_draws(before.target, after.target, draws, rng)
-    holdout = _side_draws(before.holdout, after.holdout, draws, rng)
-    return None if target is None or holdout is None else percentile_interval(target - holdout)
-
-
-def _side_draws(before: pl.DataFrame, after: pl.DataFrame, draws: int, rng: np.random.Generator) -> Floats | None:
-    """Draws of the change of a side's mean loss; None with too few units to know its spread."""
-    names = pl.concat([after, before]).unique("sample_id", keep="first", maintain_order=True).sort("sample_id")
-    unit = dict(zip(names["sample_id"], dependence_units(names["group"].to_list()), strict=True))
-    if len(set(unit.values())) < MINIMUM_UNITS:
+    sides = [(before.target, after.target), (before.holdout, after.holdout)]
+    units = [_units(*side) for side in sides]
+    fewest = min(len(set(names.values())) for names in units)
+    if fewest < MINIMUM_UNITS:
         return None
-    units = [[str(unit[name]) for name in rows["sample_id"]] for rows in (before, after)]
-    return mean_difference_draws(before["loss"].to_numpy(), units[0], after["loss"].to_numpy(), units[1], draws, rng)
+    target, holdout = (_draws(*side, names, draws, rng) for side, names in zip(sides, units, strict=True))
+    return percentile_interval(target - holdout, expanded_level(fewest))
+
+
+def _units(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, str]:
+    """The unit of each sample of either night, cut as one set."""
+    names = pl.concat([after, before]).unique("sample_id", keep="first", maintain_order=True).sort("sample_id")
+    return dict(zip(names["sample_id"], map(str, dependence_units(names["group"].to_list())), strict=True))
+
+
+def _draws(
+    before: pl.DataFrame, after: pl.DataFrame, units: dict[str, str], draws: int, rng: np.random.Generator
+) -> Floats:
+    """Draws of the change of a side's mean loss."""
+    names = [[units[name] for name in rows["sample_id"]] for rows in (before, after)]
+    return mean_difference_draws(before["loss"].to_numpy(), names[0], after["loss"].to_numpy(), names[1], draws, rng)
 
 
 @dataclass(frozen=True)

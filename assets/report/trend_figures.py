@@ -133,11 +133,14 @@ class _Scale:
         share = (value - self.low) / (self.high - self.low)
         return TOP + (1 - share) * (self.height - TOP - BOTTOM)
 
-    def ticks(self) -> list[Tick]:
+    def ticks(self, *, signs: bool) -> list[Tick]:
+        """Round values; without `signs`, what stands below the axis is a count, too."""
         digits = max(0, -math.floor(math.log10(self.step) + 1e-9))
         count = round((self.high - self.low) / self.step)
         values = [self.low + place * self.step for place in range(count + 1)]
-        return [Tick(self.at(value), f"{value:z,.{digits}f}".replace("-", "−")) for value in values]
+        shown = values if signs else [abs(value) for value in values]
+        labels = [f"{value:z,.{digits}f}".replace("-", "−") for value in shown]
+        return [Tick(self.at(value), label) for value, label in zip(values, labels, strict=True)]
 
 
 def _round_step(rough: float) -> float:
@@ -163,5 +166,5 @@ def _chart(
     long = [(places[i] + places[i + 1]) / 2 for i, pause in enumerate(pauses) if pause > LONG_PAUSE * usual]
     return Chart(
         width, scale.height, scale.at(0.0), [Tick(places[place], f"{nights[place].time:%-d %b}") for place in labelled],
-        scale.ticks(), long, min(WIDEST_BAR, 0.66 * room), gaps or [], volumes or [],
+        scale.ticks(signs=gaps is not None), long, min(WIDEST_BAR, 0.66 * room), gaps or [], volumes or [],
     )  # fmt: skip

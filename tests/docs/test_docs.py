@@ -190,7 +190,7 @@ class TestUserModules:
         named = set(re.findall(r"`(gap_check\w*|nightly_gap_check)(?:_<target>)?`", page_text("dagster.md")))
         assert named <= jobs
         assert [schedule.name for schedule in definitions.schedules] == ["nightly_gap_check_schedule"]
-        assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure"}
+        assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure", "watch_nights"}
 
 
 @pytest.mark.slow

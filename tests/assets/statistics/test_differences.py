@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from assets.statistics.differences import combined_interval, mean_difference_draws
+from assets.statistics.differences import combined_interval, expanded_level, mean_difference_draws
 from assets.statistics.resampling import percentile_interval
 
 
@@ -68,3 +68,11 @@ def test_a_change_in_one_unit_leaves_zero_in():
 
 def test_no_sample_at_all_is_not_defined():
     assert np.isnan(mean_difference_draws([], [], [], [], 3, np.random.default_rng(0))).all()
+
+
+def test_few_units_expand_the_level_as_published():
+    """Hesterberg 2015, Table: for n = 10 the nominal 95% interval takes the quantiles 0.86% and 99.14%."""
+    assert expanded_level(10) == pytest.approx(1 - 2 * 0.0086, abs=1e-4)
+    assert expanded_level(10**6) == pytest.approx(0.95, abs=1e-5)
+    with pytest.raises(ValueError, match="two units or more"):
+        expanded_level(1)

@@ -150,3 +150,39 @@ def test_the_link_holds_no_credentials():
     assert trend_link(SampleStore("/data/gap"), "dusk", rules) == "/data/gap/reports/dusk/trend.html"
     store = SampleStore("s3://me:secret@bucket/gap")
     assert trend_link(store, "dusk", rules) == "s3://bucket/gap/reports/dusk/trend.html"
+
+
+def test_seven_nights_tell_of_the_fifth_and_once(street, server):
+    """Pictures come and go; on night five all of the target changes and a cause is confirmed; then it stays so."""
+    address, received = server
+    rules = {"change": {"nights": 4, "loss_gap": 0.05}, "new_cause": True, "notify": [address],
+             "cooldown_hours": {"change": 72}}  # fmt: skip
+    config = street.config.model_copy(update={"alerts": AlertsConfig.model_validate(rules)})
+    told, weak, strong = {}, {"exposure": ("inconclusive", 0.1)}, {"exposure": ("confirmed", 0.5)}
+
+    def come(number: int) -> None:
+        street.target |= {f"n{number}_{i}": (f"dusk_{i}", 0.47, "c") for i in range(4)}
+
+    def go(number: int) -> None:
+        for name in [name for name in street.target if name.endswith(f"00{number}")][:3]:
+            del street.target[name]
+
+    def plant(_: int) -> None:
+        street.target = {name: (drive, loss + 0.2, "dark") for name, (drive, loss, _) in street.target.items()}
+
+    for number, step in enumerate((come, come, None, go, plant, None, go), 1):
+        if step is None:
+            street.quiet(number)
+        else:
+            step(number)
+            street.night(number, weak if number < 5 else strong)
+        before = len(received)
+        tell_alerts(config, street.store, "dusk", Notifier(config.alerts.addresses), street.time(number))
+        told[number] = [entry["message"].splitlines()[1] for entry in received[before:]]
+    assert [number for number in told if told[number]] == [5]
+    [text] = told[5]
+    assert "loss gap rose from a median of" in text and "new confirmed cause: Exposure" in text
+    nights = read_history(street.store, "dusk")
+    assert [(one.target.added, one.target.removed, one.target.changed) for one in nights] == [
+        (0, 0, 0), (4, 0, 0), (0, 0, 0), (0, 3, 0), (0, 0, 85), (0, 0, 0), (0, 3, 0),
+    ]  # fmt: skip

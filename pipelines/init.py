@@ -420,7 +420,7 @@ _OPTIONAL = """
 #   new_cause: true
 #   quality: true
 #   no_check_hours: 30
-#   cooldown_hours: 24
+#   cooldown_hours: 72
 #   link: https://gap.example.org/reports
 #   notify: ["mailto://user:password@example.org"]
 """

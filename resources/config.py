@@ -351,7 +351,7 @@ class TrackingConfig(Section):
 
 
 Hours = Annotated[float, Field(gt=0)]
-DEFAULT_COOLDOWN = 24.0
+DEFAULT_COOLDOWN = 72.0
 
 
 class ChangeAlert(Section):

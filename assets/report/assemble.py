@@ -155,7 +155,7 @@ def headline(
     if not causes:
         return f"The model loses on {target}: {size} ({interval}). No cause that was tried is confirmed."
     left = _left(unexplained.value, recipe)
-    return f"The model loses on {target}: {size} ({interval}). Confirmed: {listed(causes)}{left}."
+    return f"The model loses on {target}: {size} ({interval}). Confirmed: {_listed(causes)}{left}."
 
 
 def _by_estimate(
@@ -179,7 +179,7 @@ def _by_estimate(
         if unexplained.value is None
         else f"; an estimated {max(unexplained.value, 0):.0%} of the gap stays unexplained"
     )
-    return f"The model is estimated to lose on {target}: {size} ({interval}). Confirmed: {listed(causes)}{left}."
+    return f"The model is estimated to lose on {target}: {size} ({interval}). Confirmed: {_listed(causes)}{left}."
 
 
 def _costs(priced: Sequence[ExplanationStep]) -> str:
@@ -189,7 +189,7 @@ def _costs(priced: Sequence[ExplanationStep]) -> str:
     if len(priced) == 1:
         return f" But {priced[0].title} alone adds {_cost(priced[0])} to the loss when done to the source."
     told = [f"{step.title} adds {_cost(step)}" for step in priced]
-    return f" But done to the source, {listed(told)} to the loss."
+    return f" But done to the source, {_listed(told)} to the loss."
 
 
 def _cost(step: ExplanationStep) -> str:
@@ -197,7 +197,7 @@ def _cost(step: ExplanationStep) -> str:
     return f"{step.cost:+.3f}" + ("" if bounds is None else f" [{bounds[0]:+.3f}, {bounds[1]:+.3f}]")
 
 
-def listed(titles: list[str]) -> str:
+def _listed(titles: list[str]) -> str:
     """Titles in one phrase; those that hold commas themselves are told apart by semicolons."""
     if len(titles) == 1:
         return titles[0]

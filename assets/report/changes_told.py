@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from assets.report.assemble import listed
 from assets.report.changes import GAP
 from assets.report.night import FigureChange, Flip, Night, SetCounts
 from assets.report.page import number, percent, signed
@@ -56,7 +55,7 @@ def _samples(counts: SetCounts) -> Iterator[str]:
         return
     kinds = [(kind, getattr(counts, kind)) for kind in ("added", "removed", "changed") if getattr(counts, kind)]
     told = [f"{count:,} {kind}{_named(counts.names.get(kind, []), count)}" for kind, count in kinds]
-    yield f"Pictures of {counts.name}: {listed(told)}; it has {counts.samples:,} now."
+    yield f"Pictures of {counts.name}: {_listed(told)}; it has {counts.samples:,} now."
 
 
 def _named(names: list[str], count: int) -> str:
@@ -108,14 +107,14 @@ def _contributions(night: Night) -> Iterator[str]:
         return
     if kept is not None:
         before, after = number(kept.loss_before), number(kept.loss_after)
-        stayed = f"lose {after}, as before" if before == after else f"went from {before} to {after}"
+        stayed = f"still lose {after}" if before == after else f"went from {before} to {after}"
         told.append(f"the {kept.samples:,} kept {stayed}")
-    yield f"Mean loss of the target’s labelled pictures: {listed(told)}."
+    yield f"Mean loss of the target’s labelled pictures: {_listed(told)}."
 
 
 def _flips(night: Night) -> Iterator[str]:
     for flip in night.flips:
-        yield f"{flip.title}: {_flipped(flip)}{_share(flip)}."
+        yield f"{flip.title[:1].upper()}{flip.title[1:]}: {_flipped(flip)}{_share(flip)}."
 
 
 def _flipped(flip: Flip) -> str:
@@ -126,6 +125,10 @@ def _flipped(flip: Flip) -> str:
     return f"{_word(flip.before)} → {_word(flip.after)}"
 
 
+def _listed(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
 def _word(verdict: str | None) -> str:
     return verdict or "not tried"
 
@@ -133,6 +136,10 @@ def _word(verdict: str | None) -> str:
 def _share(flip: Flip) -> str:
     if flip.share_before is None and flip.share_after is None:
         return ""
+    if flip.share_before is None:
+        return f", with {percent(flip.share_after)} of the gap"
+    if flip.share_after is None:
+        return f", its share was {percent(flip.share_before)} of the gap"
     shares = f", its share of the gap {percent(flip.share_before)} → {percent(flip.share_after)}"
     if flip.share_moved is None:
         return shares
@@ -147,4 +154,4 @@ def _others(night: Night) -> Iterator[str]:
         size = percent if change.key.startswith(SHARES) else number
         yield f"{change.label}: {size(change.before)} → {size(change.after)} ({_difference(change)}), beyond its noise."
     if len(moved) > NAMED:
-        yield f"Beyond their noise, too: {listed([change.label for change in moved[NAMED:]])}."
+        yield f"Beyond their noise, too: {_listed([change.label for change in moved[NAMED:]])}."

@@ -106,7 +106,7 @@ def test_one_new_drive_stays_within_the_noise_however_much_it_loses(street):
     assert gap.difference > 0.15 and not gap.beyond_noise
     said = told_changes(read_history(street.store, "dusk"))
     assert any("within its noise" in text for text in said)
-    assert any("the 20 added lose 1.520" in text and "the 80 kept lose 0.4" in text for text in said)
+    assert any("the 20 added lose 1.520" in text and "the 80 kept still lose 0.4" in text for text in said)
 
 
 def test_a_change_of_the_holdout_counts_too(street):

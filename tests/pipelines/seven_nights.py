@@ -1,7 +1,7 @@
 """Seven nights of a small world: pictures come and go, and on night five the target's camera goes dark.
 
-A script, since it takes minutes: python tests/pipelines/seven_nights.py FOLDER, from the root. It prints what each night
-did and what a receiver on this machine was sent; the pages lie in FOLDER/store/reports.
+A script, since it takes minutes: python tests/pipelines/seven_nights.py FOLDER, from the root. It prints what each
+night did and what a receiver on this machine was sent; the pages lie in FOLDER/store/reports.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,14 +106,23 @@ def drives(prefix: str, count: int, each: int, mean: float, rng: np.random.Gener
     return found
 
 
+@pytest.fixture(scope="session")
+def make_street() -> Callable[[Path], Street]:
+    """Gives a source of 8 drives and a target of 8 that loses a little more, with a store; nothing is recorded."""
+
+    def make(folder: Path) -> Street:
+        config = GapConfig.model_validate({
+            "store": str(folder / "store"), "classes": ["road", "sky"], "source": {"name": "day", "reader": "streets"},
+            "targets": [{"name": "dusk", "reader": "streets"}], "statistics": {"bootstrap": 400},
+        })  # fmt: skip
+        rng = np.random.default_rng(5)
+        holdout, target = drives("day", 8, 12, 0.4, rng), drives("dusk", 8, 10, 0.46, rng)
+        return Street(config, SampleStore(config.store), holdout, target)
+
+    return make
+
+
 @pytest.fixture
-def street(tmp_path: Path) -> Street:
-    """A source of 8 drives and a target of 8 that loses a little more; nothing is recorded yet."""
-    config = GapConfig.model_validate({
-        "store": str(tmp_path / "store"), "classes": ["road", "sky"], "source": {"name": "day", "reader": "streets"},
-        "targets": [{"name": "dusk", "reader": "streets"}], "statistics": {"bootstrap": 400},
-    })  # fmt: skip
-    rng = np.random.default_rng(5)
-    return Street(
-        config, SampleStore(config.store), drives("day", 8, 12, 0.4, rng), drives("dusk", 8, 10, 0.46, rng)
-    )  # fmt: skip
+def street(make_street: Callable[[Path], Street], tmp_path: Path) -> Street:
+    """A street of the test's own."""
+    return make_street(tmp_path)

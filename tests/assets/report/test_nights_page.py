@@ -20,9 +20,10 @@ from assets.report.trend_figures import gap_chart, volume_chart
 HOSTILE = "<script>alert(1)</script> {{ 7 * 7 }} \"><img src=x onerror='alert(2)'>"
 
 
-@pytest.fixture
-def nights(street) -> list[Night]:
+@pytest.fixture(scope="module")
+def nights(make_street, tmp_path_factory) -> list[Night]:
     """Six nights: pictures come and go, a cause is confirmed on the fourth, the fifth is missed, the last fails."""
+    street = make_street(tmp_path_factory.mktemp("street"))
     street.night(0, {"exposure": ("inconclusive", 0.1), "haze": ("refuted", 0.0)})
     street.target |= {f"new_{i}": (f"new_{i % 3}", 0.5, "c") for i in range(6)}
     street.night(1, {"exposure": ("inconclusive", 0.12), "haze": ("refuted", 0.0)})

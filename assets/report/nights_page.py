@@ -140,12 +140,12 @@ class CauseHistory:
 
 
 def cause_histories(nights: Sequence[Night]) -> list[CauseHistory]:
-    """Causes confirmed on any of some nights, those that are root causes on the last one first."""
+    """Causes confirmed on any of some nights, the latest first; those that are root causes on it come first, too."""
     by_night = [{cause.id: cause for cause in night.figures.causes} if night.figures is not None else {}
                 for night in nights]  # fmt: skip
-    known = {name: cause for one in by_night for name, cause in one.items()}
+    known = {name: cause for one in reversed(by_night) for name, cause in one.items()}
     ever = [name for name in known if any(one[name].verdict == "confirmed" for one in by_night if name in one)]
-    last = by_night[-1] if by_night else {}
+    last = by_night[0] if by_night else {}
     ever.sort(key=lambda name: (not (name in last and last[name].root), -(known[name].share or 0.0)))
     return [CauseHistory(known[name].title, [one.get(name) for one in by_night]) for name in ever]
 
@@ -157,7 +157,7 @@ def render_trend(key: str, nights: Sequence[Night], late: float | None) -> str:
             for place, night in enumerate(nights) if place >= len(nights) - SHOWN_NIGHTS]  # fmt: skip
     charts = [(name, gap_chart(part, width), volume_chart(part, width))
               for name, part, width in (("wide", shown, WIDE), ("narrow", shown[-SHOWN_NARROW:], NARROW))]  # fmt: skip
-    recent = shown[-SHOWN_CAUSE_NIGHTS:]
+    recent = list(reversed(shown[-SHOWN_CAUSE_NIGHTS:]))
     return _render(
         "trend.html.j2", key=key, last=nights[-1], figures=nights[-1].figures, total=len(nights), first=nights[0],
         told=list(reversed(told)), charts=charts, recent=recent, causes=cause_histories(recent),

@@ -152,6 +152,48 @@ def export(
 
 
 @app.command()
+def compare(
+    config: ConfigOption = None, store: StoreOption = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:  # fmt: skip
+    """All targets side by side, and what changed since the check before."""
+    from assets.report.nights_page import INDEX, write_nights_pages
+    from resources.config import find_config
+    from resources.errors import printable
+
+    settings, tables, _ = _load(find_config(config), store)
+    for row in write_nights_pages(settings, tables):
+        typer.echo(f"{row.key}: {row.figures.headline if row.figures is not None else 'no report yet'}")
+        for text in row.changes:
+            typer.echo(f"  {printable(text)}")
+    page = tables.place(*INDEX)
+    typer.echo(page)
+    if open_page:
+        typer.launch(page)
+
+
+@app.command()
+def alert(
+    config: ConfigOption = None, store: StoreOption = None,
+    test: Annotated[bool, typer.Option("--test", help="Send a test alert to every address instead.")] = False,
+) -> None:  # fmt: skip
+    """Hold the rules of the config's alerts against what is in the store, and send what is due; runs nothing."""
+    from pipelines.notify import send_test
+    from resources.config import find_config
+
+    settings, tables, _ = _load(find_config(config), store)
+    if test:
+        sent = send_test(settings, tables)
+        typer.echo(f"test alert sent to {len(sent)} of {len(settings.alerts.notify)} addresses")
+        if len(sent) < len(settings.alerts.notify):
+            failed = [str(number) for number in range(1, len(settings.alerts.notify) + 1) if number not in sent]
+            typer.echo(f"refused: entries {', '.join(failed)} of alerts.notify", err=True)
+            raise typer.Exit(FAILED)
+        return
+    _tell_alerts(settings, tables)
+
+
+@app.command()
 def agreement(
     target: Annotated[str, typer.Option("--target", help="A target with labels.", show_default=False)],
     hidden: Annotated[str, typer.Option("--hidden", help="Its twin with use_labels: false.", show_default=False)],
@@ -346,6 +388,7 @@ def _run_and_tell(
     import time
 
     from pipelines.console import live_progress, no_progress
+    from pipelines.nights import check as check_targets
 
     started = time.monotonic()
     with no_progress() if quiet else live_progress() as listener:
@@ -354,7 +397,7 @@ def _run_and_tell(
         _check_first(loop, settings)
         if verify:
             _forget_hashes(loop, tables)
-        outcome = loop.run(everything=everything)
+        outcome = check_targets(loop, settings, targets=target, everything=everything)
     seconds, names = time.monotonic() - started, _targets(settings, target)
     if as_json:
         _print_json({**outcome.as_values(), "seconds": round(seconds, 1), "reports": [_told(tables, n) for n in names]})
@@ -437,6 +480,21 @@ def _print_report(tables: SampleStore, name: str) -> None:
         typer.echo(f"{name}: no report yet; run: domain-gap run --target {name}")
     else:
         typer.echo(f"{name}: {told['headline']}\n  {told['report']}")
+
+
+def _tell_alerts(settings: GapConfig, tables: SampleStore) -> None:
+    from assets.report.telling import tell_alerts
+    from resources.clock import Clock
+    from resources.errors import printable
+    from resources.notifications import Notifier
+
+    notifier, broken = Notifier(settings.alerts.addresses), 0
+    for name in _targets(settings, None):
+        found = tell_alerts(settings, tables, name, notifier, Clock().now())
+        broken += len(found)
+        typer.echo(f"{name}: {printable('; '.join(one.text for one in found)) or 'no rule is broken'}")
+    if broken:
+        raise typer.Exit(FAILED)
 
 
 def _export_samples(

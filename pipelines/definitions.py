@@ -29,8 +29,10 @@ from assets.traits import assets as traits
 from assets.traits.table import catalogue
 from pipelines.automation import automation_sensor, with_condition
 from pipelines.jobs import build_jobs
+from pipelines.nights import build_checks, night_specs, watch_sensor
 from pipelines.notify import failure_sensor
 from pipelines.schedules import nightly_schedule
+from resources.clock import Clock
 from resources.config import GapConfig, find_config, load_config, user_code_allowed
 from resources.engine import open_engine
 from resources.notifications import Notifier
@@ -52,15 +54,16 @@ def build_defs(
     resources = {
         "store": open_store(config),
         "engine": open_engine(config),
-        "notifier": Notifier(tuple(url.get_secret_value() for url in config.alerts.notify)),
+        "notifier": Notifier(config.alerts.addresses),
+        "clock": Clock(),
         "tracker": Tracker(config.tracking.mlflow, config.tracking.experiment),
     }
     return dg.Definitions(
-        assets=definitions,
-        asset_checks=_checks(config),
+        assets=[*definitions, *night_specs(config)],
+        asset_checks=[*_checks(config), *build_checks(config)],
         jobs=build_jobs(config),
         schedules=[nightly_schedule(config)],
-        sensors=[automation_sensor(config), failure_sensor(config)],
+        sensors=[automation_sensor(config), failure_sensor(config), watch_sensor(config)],
         resources={**resources, **(resource_overrides or {})},
         executor=executor,
     )

@@ -414,5 +414,11 @@ _OPTIONAL = """
 #   loss_gap: 0.2
 #   knn_auroc: 0.8
 #   gap_closed_drop: 0.1
+#   change: {nights: 7, loss_gap: 0.05}
+#   new_cause: true
+#   quality: true
+#   no_check_hours: 30
+#   cooldown_hours: 72
+#   link: https://gap.example.org/reports
 #   notify: ["mailto://user:password@example.org"]
 """

@@ -59,10 +59,11 @@ def _nightly(config: GapConfig) -> dg.JobDefinition:
     @dg.op(name="rerun_changed_stages", description="Observes the folders, then reruns what changed, level by level.")
     def rerun_changed_stages(context: dg.OpExecutionContext) -> None:
         from pipelines.definitions import build_defs
+        from pipelines.nights import check
         from pipelines.rerun import Rerun
 
         loop = Rerun(build_defs(config), context.instance, tags={"domain_gap/night": context.run_id})
-        outcome = loop.run()
+        outcome = check(loop, config)
         context.log.info(outcome.summary())
         if _slice_tests(config):
             loop.run_job(SLICE_TESTS)

@@ -1,6 +1,6 @@
 """Which assets are stale, and why: Dagster's own answer, read through the one private class that gives it.
 
-Belongs here: the only import of Dagster internals. Does not: deciding what to run.
+Belongs here: the only import of that class. Does not: deciding what to run.
 """
 
 from __future__ import annotations

@@ -420,13 +420,72 @@ class TrackingConfig(Section):
         return uri
 
 
+Hours = Annotated[float, Field(gt=0)]
+DEFAULT_COOLDOWN = 72.0
+
+
+class ChangeAlert(Section):
+    """A figure that differs from the last nights', by more than a number and beyond its noise."""
+
+    nights: int = Field(default=7, ge=1)
+    loss_gap: float | None = Field(default=None, ge=0)
+    knn_auroc: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _watched(self) -> ChangeAlert:
+        if self.loss_gap is None and self.knn_auroc is None:
+            raise ValueError("expected 'loss_gap' or 'knn_auroc': the least difference worth telling")
+        return self
+
+
 class AlertsConfig(Section):
-    """When somebody is told, and where (apprise URLs)."""
+    """When somebody is told, and where (apprise URLs).
+
+    `cooldown_hours`: how long an alert that was sent stays silent, for all rules or by rule. `link`: the address under
+    which the store's `reports` folder is served.
+    """
 
     gap_closed_drop: float | None = Field(default=None, gt=0)
     knn_auroc: float | None = Field(default=None, ge=0.5, le=1)
     loss_gap: float | None = None
+    change: ChangeAlert | None = None
+    new_cause: bool = False
+    quality: bool = False
+    no_check_hours: Hours | None = None
+    cooldown_hours: Hours | dict[str, Hours] = DEFAULT_COOLDOWN
+    link: str | None = None
     notify: list[SecretStr] = []
+
+    @field_validator("cooldown_hours")
+    @classmethod
+    def _rules(cls, hours: float | dict[str, float]) -> float | dict[str, float]:
+        for name in hours if isinstance(hours, dict) else ():
+            if name not in ALERT_RULES:
+                near = difflib.get_close_matches(name, ALERT_RULES, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"no rule {name!r}; {hint}rules: {', '.join(ALERT_RULES)}")
+        return hours
+
+    @field_validator("link")
+    @classmethod
+    def _served(cls, link: str | None) -> str | None:
+        parts = urlsplit(link or "http://none")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise ValueError("expected an address http(s)://… without a password: it is part of every message")
+        return link
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The apprise URLs, with their secrets: for sending alone."""
+        return tuple(url.get_secret_value() for url in self.notify)
+
+    def cooldown(self, rule: str) -> float:
+        """Hours for which a rule is silent after it was told."""
+        hours = self.cooldown_hours
+        return hours.get(rule, DEFAULT_COOLDOWN) if isinstance(hours, dict) else hours
+
+
+ALERT_RULES = ("gap_closed_drop", "knn_auroc", "loss_gap", "change", "new_cause", "quality", "no_check_hours")
 
 
 class GapConfig(Section):

@@ -149,6 +149,33 @@ class SampleTable:
         """Data version of the table: a hash of its sorted (id, fingerprint) pairs."""
         return rows_version(self.keys().iter_rows())
 
+    def commit(self) -> str:
+        """Names the table's present state, for `read_at`. Raises StoreError where there is no table yet."""
+        from deltalake import DeltaTable
+
+        if not self.exists:
+            raise StoreError(f"{self.url}: no such table yet; 'domain-gap run' makes it")
+        table = DeltaTable(self.url)
+        return f"{table.metadata().id}@{table.version()}"
+
+    def read_at(self, commit: str, columns: Sequence[str]) -> pl.DataFrame:
+        """Some columns as they were at a `commit`, sorted by id.
+
+        Raises StoreError where that state is gone: the table was made anew, or its old files were cleaned up.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        identity, _, version = commit.rpartition("@")
+        gone = f"{self.url}: its state {commit} can't be read any more"
+        if not self.exists or str(DeltaTable(self.url).metadata().id) != identity:
+            raise StoreError(f"{gone}: the table was made anew")
+        try:
+            rows = pl.scan_delta(self.url, version=int(version)).select([self.id_column, *columns]).collect()
+        except (DeltaError, OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise StoreError(f"{gone}: {' '.join(str(error).split())}") from None
+        return rows.sort(self.id_column)
+
     def update(self, wanted: pl.DataFrame, compute: Callable[[list[str]], Iterator[pl.DataFrame]]) -> Change:
         """Bring the table to the wanted rows: compute new and changed ones batch by batch, delete removed ones.
 

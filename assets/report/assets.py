@@ -22,6 +22,7 @@ from assets.report.label_list import label_list
 from assets.scoring.neighbours import latents_of
 from assets.scoring.sets import holdout_scores
 from assets.traits.table import catalogue
+from resources.clock import Clock
 from resources.config import GapConfig
 from resources.engine import Engine
 from resources.fingerprint import code_version, fingerprint, folder_version
@@ -31,10 +32,11 @@ from resources.tracking import Tracker
 CODE = ("assets.diagnosis.estimated", "assets.diagnosis.gather", "assets.diagnosis.label_policy",
         "assets.diagnosis.loss_gap", "assets.diagnosis.slice_tests", "assets.diagnosis.worst_samples",
         "assets.inference.estimation", "assets.inference.label_quality", "assets.inference.sensitivity",
-        "assets.report.adaptation_figures", "assets.report.assemble", "assets.report.charts",
+        "assets.report.adaptation_figures", "assets.report.assemble", "assets.report.changes", "assets.report.charts",
         "assets.report.document", "assets.report.evidence", "assets.report.explorer", "assets.report.figures",
-        "assets.report.gallery", "assets.report.label_list", "assets.report.next_document", "assets.report.page",
-        "assets.report.parts_document", "assets.report.parts_figures", "assets.report.schema",
+        "assets.report.gallery", "assets.report.history", "assets.report.label_list", "assets.report.next_document",
+        "assets.report.night", "assets.report.page", "assets.report.parts_document", "assets.report.parts_figures",
+        "assets.report.schema", "assets.statistics.differences",
         "resources.csv_text")  # fmt: skip
 
 
@@ -58,9 +60,12 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
 
     @dg.multi_asset(name=f"{key}__gap_report", specs=[spec], pool="gpu")
     def gap_report(
-        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine], tracker: dg.ResourceParam[Tracker]
-    ) -> dg.MaterializeResult[Any]:
+        store: dg.ResourceParam[SampleStore], engine: dg.ResourceParam[Engine],
+        tracker: dg.ResourceParam[Tracker], clock: dg.ResourceParam[Clock],
+    ) -> dg.MaterializeResult[Any]:  # fmt: skip
         from assets.report.figures import png_latent_map, png_trait_shifts
+        from assets.report.history import record_report
+        from assets.report.nights_page import write_nights_pages
         from assets.report.page import render_page
 
         sides = read_sides(store, key)
@@ -72,6 +77,8 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         _write_lists(config, store, key, sides, document)
         store.write(render_page(document, evidence), "reports", key, "report.html")
         store.write(text, "reports", key, "report.json")
+        record_report(config, store, key, document, clock.now())
+        write_nights_pages(config, store)
         plots = {"latent_map": png_latent_map(evidence.latent), "trait_shifts": png_trait_shifts(document.traits)}
         figures = {
             "headline": document.headline,
@@ -84,6 +91,16 @@ def build(config: GapConfig, key: str, experiments: Sequence[Experiment]) -> lis
         return door.result([key, "gap_report"], version=fingerprint(text), figures=figures, plots=plots)
 
     return [gap_report]
+
+
+def nights_spec(key: str) -> dg.AssetSpec:
+    """`nights` of one target: no asset that runs, every check of the target notes itself there."""
+    return door.spec(
+        [key, "nights"],
+        description="One event for every check of this target, also where nothing was to be done: the gap night by "
+        "night, and what changed since the check before. The whole history is in the trend page.",
+        code_version="1", kinds=["deltalake", "html"], deps=[[key, "gap_report"]],
+    )  # fmt: skip
 
 
 def _write_lists(config: GapConfig, store: SampleStore, key: str, sides: Sides, document: ReportDocument) -> None:

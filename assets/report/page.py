@@ -48,7 +48,7 @@ SHOWN_VALUES = 8
 SHOWN_QUARANTINED = 100
 FEW_SHARED = 10
 """Effective samples below which a split by what both sets share rests on too little."""
-SCRIPTS = ("explorer.js", "report.js")
+SCRIPTS = ("explorer.js", "tables.js", "report.js")
 UNDEFINED = "–"
 HEX_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -597,10 +597,10 @@ def render_page(document: ReportDocument, evidence: Evidence) -> str:
 
     shown_trials = trials(document, evidence)
     columns = explorer_data(document, evidence, data_uri)
-    style = _own_file("report.css")
-    scripts = [_own_file(name) for name in SCRIPTS]
+    style = own_file("report.css")
+    scripts = [own_file(name) for name in SCRIPTS]
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             doc=document,
@@ -652,12 +652,14 @@ def _adaptation_plots(document: ReportDocument) -> list[tuple[str, Markup]]:
     return [(title, chart) for title, chart in made.items() if chart is not None]
 
 
-def _own_file(name: str) -> str:
+def own_file(name: str) -> str:
+    """A script or style sheet of the pages."""
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are found, with the filters that word numbers."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

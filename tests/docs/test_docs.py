@@ -211,7 +211,7 @@ class TestUserModules:
         )
         assert named <= jobs
         assert [schedule.name for schedule in definitions.schedules] == ["nightly_gap_check_schedule"]
-        assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure"}
+        assert {sensor.name for sensor in definitions.sensors} == {"rerun_changed", "tell_run_failure", "watch_nights"}
 
 
 @pytest.mark.slow

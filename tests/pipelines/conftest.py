@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 
-def _load_world():
-    path = Path(__file__).with_name("world.py")
-    spec = importlib.util.spec_from_file_location("gap_world", path)
+def _load(name: str):
+    spec = importlib.util.spec_from_file_location(f"gap_{name}", Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
-    sys.modules["gap_world"] = module
+    sys.modules[f"gap_{name}"] = module
     spec.loader.exec_module(module)
     return module
 
 
-gap_world = _load_world()
+gap_world, seven_nights = _load("world"), _load("seven_nights")
 _watching: list[list[str]] = []
 
 
@@ -36,6 +35,13 @@ def opened_pictures():
     _watching.append([])
     yield _watching[-1]
     _watching.pop()
+
+
+@pytest.fixture
+def receiver():
+    """An apprise address on this machine, and the messages that it was sent; 'refuse' in a path answers 500."""
+    with seven_nights.receiver() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import torch
 from deltalake import DeltaTable
 from typer.testing import CliRunner
 
+from assets.report.history import read_history
 from assets.statistics.effect_sizes import jensen_shannon
 from pipelines.cli import app
 from resources.model import load_model
@@ -206,6 +207,11 @@ def test_one_picture_added_is_one_row_in_each_table(world):
         assert new.height == 1, name
         kept = after.join(before[name], on=["sample_id", "fingerprint"], how="inner")
         assert kept.height == before[name].height, f"{name}: rows of other samples were computed again"
+    night = read_history(world.store, "dark")[-1]
+    assert (night.target.added, night.target.removed, night.target.changed, night.source.moved) == (1, 0, 0, 0)
+    assert night.changes[0].rule == "resampled" and not night.changes[0].beyond_noise
+    assert [row.kind for row in night.contributions] == ["added", "kept"]
+    assert read_history(world.store, "bare")[-1].time < night.time, "another target's history is left alone"
     assert not any(key.path[0] == "source" for key in outcome.ran)
     assert not any(key.path[0] == "bare" for key in outcome.ran)
 

@@ -96,9 +96,9 @@ class World:
 def build_world(root: Path, *, city: int = 110, dark: int = 60) -> World:
     """Render the folders: a source of 11 drives, a darker target of 6, and an unlabelled target of 2."""
     root.mkdir(parents=True)
-    _render(root / "city", "city", city)
-    _render(root / "dark", "other_camera", dark)
-    _render(root / "bare", "same_city", 20)
+    render(root / "city", "city", city)
+    render(root / "dark", "other_camera", dark)
+    render(root / "bare", "same_city", 20)
     shutil.rmtree(root / "bare" / "masks")
     (root / "own_experiments.py").write_text(USER_MODULE)
     world = World(root)
@@ -111,7 +111,7 @@ def folder(name: str) -> dict[str, object]:
     return {"name": name, "reader": "folder", "root": name, "group": "^(.*)_[0-9]+$"}
 
 
-def _render(folder: Path, scene: str, count: int) -> None:
+def render(folder: Path, scene: str, count: int) -> None:
     StreetsReader(
         folder=folder, scene=scene, count=count, seed=0, select=None, limit=None, classes=STREETS_CLASSES
     ).scan()

@@ -105,7 +105,26 @@ def test_adaptation_is_off_and_budgets_are_per_method(load, valid):
     assert load({**valid, "adaptation": {"minutes": 2}}).adaptation.seconds("tent") == 120
 
 
+def test_cool_downs_are_for_all_rules_or_each(load, valid):
+    alerts = load({**valid, "alerts": {"cooldown_hours": {"loss_gap": 2}}}).alerts
+    assert (alerts.cooldown("loss_gap"), alerts.cooldown("change")) == (2, 72)
+    assert load({**valid, "alerts": {"cooldown_hours": 5}}).alerts.cooldown("quality") == 5
+
+
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("alerts", "said"),
+        [
+            ({"cooldown_hours": {"los_gap": 2}}, "alerts.cooldown_hours: no rule 'los_gap'; did you mean 'loss_gap'?"),
+            ({"change": {"nights": 3}}, "alerts.change: expected 'loss_gap' or 'knn_auroc'"),
+            ({"link": "https://me:secret@host/"}, "alerts.link: expected an address http(s)://… without a password"),
+            ({"no_check_hours": 0}, "alerts.no_check_hours: Input should be greater than 0"),
+        ],
+    )
+    def test_alerts(self, refusal, valid, alerts, said):
+        text = refusal({**valid, "alerts": alerts})
+        assert text.startswith(said) and "secret" not in text
+
     def test_unknown_adaptations(self, refusal, valid):
         text = refusal({**valid, "adaptation": {"methods": ["finetuning"]}})
         assert text.startswith("adaptation: no method 'finetuning'; did you mean 'fine_tuning'? valid methods: batch_n")

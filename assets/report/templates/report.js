@@ -25,28 +25,8 @@
   addEventListener("beforeprint", () => { before = root.dataset.theme; themed("light"); });
   addEventListener("afterprint", () => themed(before));
 
-  // --- tables: sorting, long ones cut ------------------------------------------------------------------------------
+  // --- tables: long ones cut; sorting is in tables.js --------------------------------------------------------------
 
-  const collator = new Intl.Collator("en", { numeric: true });
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const body = table.tBodies[0];
-    table.querySelectorAll("thead th").forEach((head, column) => {
-      head.querySelector("button").addEventListener("click", () => {
-        const numeric = head.classList.contains("num");
-        const first = numeric ? "descending" : "ascending";
-        const order = head.getAttribute("aria-sort") === first ? (numeric ? "ascending" : "descending") : first;
-        table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", order);
-        const sign = order === "ascending" ? 1 : -1;
-        const key = (row) => row.cells[column].dataset.value;
-        const compare = (a, b) => {
-          if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === ""); // what is not defined stays last
-          return sign * (numeric ? Number(key(a)) - Number(key(b)) : collator.compare(key(a), key(b)));
-        };
-        body.append(...[...body.rows].sort(compare));
-      });
-    });
-  }
   for (const table of document.querySelectorAll("table.long")) {
     const count = table.tBodies[0].rows.length;
     if (count <= 15) continue;

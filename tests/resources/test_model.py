@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from resources.config import GapConfig, ModelConfig
+from resources.config import ComputeConfig, GapConfig, ModelConfig
 from resources.errors import ModelError
 from resources.model import (
     SegmentationModel,
@@ -20,10 +21,12 @@ from resources.model import (
     load_weights,
     model_fingerprint,
     pick_device,
+    precise_version,
     read_checkpoint,
     save_model,
     seed_everything,
 )
+from resources.streams import in_order
 
 SIZE = (64, 96)
 CONFIG = ModelConfig(input_size=SIZE)
@@ -486,3 +489,67 @@ def test_a_seed_decides_global_and_own_draws():
     assert torch.equal(a, b)
     assert torch.equal(torch.rand(2, generator=first), torch.rand(2, generator=second))
     assert not torch.equal(torch.rand(2, generator=seed_everything(4)), torch.rand(2, generator=seed_everything(3)))
+
+
+class LastStage(nn.Module):
+    """What a decoder of no layers hands to the head."""
+
+    def forward(self, stages: list[torch.Tensor]) -> torch.Tensor:
+        return stages[-1]
+
+
+class Tiny(nn.Module):
+    """The parts that a forward takes from a segmentation network, each of one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.decoder = LastStage()
+        self.segmentation_head = nn.Sequential(nn.Conv2d(8, 3, 1), nn.UpsamplingBilinear2d(scale_factor=2))
+
+    def encoder(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        return [batch, self.stem(batch).relu()]
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.segmentation_head(self.decoder(self.encoder(batch)))
+
+
+def tiny_model(**compute) -> SegmentationModel:
+    torch.manual_seed(0)
+    network = Tiny()
+    config = ModelConfig(input_size=(32, 48))
+    return SegmentationModel(network, config, 3, "tiny", "cpu", ComputeConfig(**compute))
+
+
+def test_half_precision_is_what_the_config_says_and_comes_back_whole():
+    batch = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    whole, auto, half = (tiny_model(precision=kind)(batch) for kind in ("float32", "auto", "bfloat16"))
+    assert torch.equal(whole.logits, auto.logits)  # on a processor nothing is halved that was not asked for
+    assert half.logits.dtype == half.latent.dtype == torch.float32
+    assert 0 < float((half.logits - whole.logits).abs().max()) < 0.05
+
+
+def test_a_named_precision_makes_figures_of_its_own():
+    versions = {precise_version("weights", ComputeConfig(precision=kind)) for kind in ("auto", "float32", "bfloat16")}
+    assert len(versions) == 3
+    assert precise_version("weights", ComputeConfig(batch_size=3, compile=True)) == "weights"
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_what_the_network_gives():
+    batch = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    plain, compiled = tiny_model(), tiny_model(compile=True)
+    torch.testing.assert_close(compiled(batch).logits, plain(batch).logits, rtol=1e-4, atol=1e-5)
+    assert compiled.streams == 1
+    assert not compiled.compute.compile  # models made from it are run as they are
+
+
+def test_hooked_forwards_in_threads_keep_apart():
+    config = ModelConfig(input_size=(32, 48), embedding_layer="stem")
+    torch.manual_seed(0)
+    network = Tiny()
+    model = SegmentationModel(network, config, 3, "tiny", "cpu")
+    batches = [torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(seed)) for seed in range(24)]
+    alone = [model(batch).latent for batch in batches]
+    for expected, found in zip(alone, in_order(lambda batch: model(batch).latent, batches, 4), strict=True):
+        torch.testing.assert_close(found, expected)

@@ -229,3 +229,27 @@ def test_real_losses_are_those_of_a_plain_loop(tmp_path):
         expected = functional.cross_entropy(logits, torch.tensor(mask)[None].long(), ignore_index=255)
         assert found[sample.sample_id] == pytest.approx(float(expected), abs=1e-4)
     assert 0.15 < np.mean(list(found.values())) < 0.8  # the whole drive has 0.39
+
+
+def test_streams_fill_the_tables_as_one_does(model, scenes, tables):
+    threads = torch.get_num_threads()
+    alone = PassTables(*(SampleTable(f"{table.url}_alone") for table in (tables.embeddings, tables.evaluation)))
+    try:
+        torch.set_num_threads(1)
+        passed(model, scenes, alone)
+        torch.set_num_threads(3)
+        assert model.streams == 3
+        _, sizes = passed(model, scenes, tables)
+    finally:
+        torch.set_num_threads(threads)
+    assert sizes == [1, 1, 1, 1, 1]  # a batch is shared out, so that no more pictures are under way
+    for one, other in ((tables.embeddings, alone.embeddings), (tables.evaluation, alone.evaluation)):
+        found, expected = one.read(), other.read()
+        assert found["sample_id"].to_list() == expected["sample_id"].to_list()
+        assert one.version() == other.version()
+    np.testing.assert_allclose(
+        vectors(tables.embeddings.read()), vectors(alone.embeddings.read()), rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        tables.evaluation.read()["loss"].drop_nulls(), alone.evaluation.read()["loss"].drop_nulls(), rtol=1e-4
+    )

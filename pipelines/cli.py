@@ -388,11 +388,12 @@ def _run_and_tell(
     import time
 
     from pipelines.console import live_progress, no_progress
+    from pipelines.jobs import TARGET_TAG
     from pipelines.nights import check as check_targets
 
     started = time.monotonic()
     with no_progress() if quiet else live_progress() as listener:
-        tags = {"domain_gap/command": "run", **({"domain_gap/target": ", ".join(target)} if target else {})}
+        tags = {TARGET_TAG: ", ".join(target)} if target else {}
         loop, settings, tables = _open(path, store, target, listener=listener, tags=tags)
         _check_first(loop, settings)
         if verify:

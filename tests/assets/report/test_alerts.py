@@ -142,7 +142,7 @@ def test_what_was_not_taken_is_sent_again(street, server):
         config = street.config.model_copy(update={"alerts": rules})
         tell_alerts(config, street.store, "dusk", Notifier(rules.addresses), street.time(0))
         assert len(received) == count
-    assert "HIDDEN" not in street.store.path("alerts", "dusk.json").read_text()
+    assert "HIDDEN" not in street.store.read("alerts", "dusk.json").decode()
 
 
 def test_the_link_holds_no_credentials():

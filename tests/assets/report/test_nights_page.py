@@ -111,10 +111,10 @@ def test_a_target_that_was_never_reported_has_a_page_that_says_so(street):
     street.write()
     street.quiet(0, problem="dusk/embeddings: out of memory")
     write_nights_pages(street.config, street.store)
-    page = visible(street.store.path("reports", "dusk", "trend.html").read_text())
+    page = visible(street.store.read("reports", "dusk", "trend.html").decode())
     assert "there are no figures yet: dusk/embeddings: out of memory" in page
     assert "No night has a loss gap to draw." in page
-    assert "dusk" in visible(street.store.path("reports", "index.html").read_text())
+    assert "dusk" in visible(street.store.read("reports", "index.html").decode())
 
 
 @pytest.mark.parametrize("count", [1, 2, 90])
@@ -148,7 +148,7 @@ def test_the_pages_in_a_browser(browser, street, nights):
     other = [night.model_copy(update={"figures": night.figures.model_copy(update={"loss_gap": 0.9})})
              for night in nights]  # fmt: skip
     page_of = {"dusk": nights, "rain": other, "fog": []}
-    folder = street.store.path("reports", "index.html").parent
+    folder = street.store.local_copy("reports")
     street.store.write(render_compare("day", page_of, 30), "reports", "index.html")
     street.store.write(render_trend("dusk", nights, 30), "reports", "dusk", "trend.html")
     complaints: list[str] = []

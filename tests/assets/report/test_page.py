@@ -1269,7 +1269,7 @@ def test_hostile_names_are_inert_and_nothing_leaves_the_page(page: str, visit: C
     seen.page.wait_for_timeout(200)
     assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith(("file:", "data:"))] == []
-    assert seen.page.locator("script").count() == 3
+    assert seen.page.locator("script").count() == 4
     assert seen.page.locator("img[src=x], [onerror], [onmouseover], body b").count() == 0
     assert HOSTILE[0] in seen.page.locator("#worst-1").inner_text()
     assert "# </script></code></pre>" in seen.page.locator("#recipe-source").inner_text()

@@ -41,7 +41,7 @@ def section(**changes: Any) -> ModelPartsRow:
 
 def rendered(found: ModelPartsRow) -> str:
     """The section alone, with what the page gives its templates."""
-    environment: jinja2.Environment = page._environment()
+    environment: jinja2.Environment = page.environment()
     template = environment.get_template("model_parts.html.j2")
     doc = type("Doc", (), {"model_parts": found})
     return template.render(doc=doc, evidence=None, significant=0.05, parts_chart=parts_figure(found))

@@ -198,7 +198,7 @@ def test_steps_run_on_dask_as_shown(tiny, tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     with dg.DagsterInstance.from_config(str(home)) as instance:

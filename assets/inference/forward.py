@@ -110,9 +110,8 @@ def run_pass(
 
 def pieces(batches: Iterable[Batch], model: SegmentationModel) -> Iterator[Batch]:
     """Batches in the parts that a model's streams take: on a processor they share a batch, so that memory stays."""
-    count = model.streams if model.device.type == "cpu" else 1
-    for batch in batches:
-        yield from batch.pieces(count)
+    count = model.streams if model.device.type == "cpu" else 1  # now: while streams run, there is one thread each
+    return (piece for batch in batches for piece in batch.pieces(count))
 
 
 def _embedding_rows(batch: Batch, outputs: Outputs, prints: dict[str, str]) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from assets.experiments.registry import Experiment, load_experiments
 from assets.traits.registry import load_user_traits
 from assets.traits.table import catalogue
 from pipelines.cli import app
-from resources.config import ExperimentsConfig, GapConfig, load_config
+from resources.config import GapConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -167,11 +167,10 @@ class TestUserModules:
             del sys.modules["recipe"]
 
     def test_the_tutorials_trait_and_hypothesis_work_together(self, folder):
-        config = loaded(next(text for _, text in YAML if "night_traits" in text).partition("experiments")[0], folder)
-        raw = config.model_copy(update={"experiments": ExperimentsConfig(modules=["night_hypotheses"])})
-        experiment = load_experiments(raw, catalogue(config).traits)["bloom"]
+        config = loaded(next(text for _, text in YAML if "night_traits" in text), folder)
+        experiment = load_experiments(config, catalogue(config).traits)["bloom"]
         measure = load_user_traits(config.traits.modules)["burnt_out"].function
-        picture = np.full((4, 4, 3), 200, np.uint8)
+        picture = np.full((4, 4, 3), 120, np.uint8)
         picture[:2] = 240
         lifted = experiment.imitation.apply(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, {"lift": 8.0})
         assert measure(picture, None) == 0

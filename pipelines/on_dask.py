@@ -38,6 +38,7 @@ def _made(context: dg.InitExecutorContext) -> PoolessDaskExecutor:
 
 
 dask_executor = dg.ExecutorDefinition(
-    name="dask", config_schema=theirs.config_schema, requirements=dg.multiple_process_executor_requirements(),
+    name="dask", config_schema=theirs.config_schema,  # type: ignore[arg-type]
+    requirements=dg.multiple_process_executor_requirements(),
     executor_creation_fn=_made, description="dagster-dask's executor, with its config.",
 )  # fmt: skip

@@ -24,7 +24,7 @@ ROUNDS = 3
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> GapConfig:
     folder, random = tmp_path_factory.mktemp("bench"), np.random.default_rng(0)
-    for i in range(96):
+    for i in range(48):
         Image.fromarray(random.integers(0, 255, (*SIZE, 3), dtype=np.uint8)).save(folder / f"{i:03}.png")
     data = {"reader": "folder", "root": folder}
     return GapConfig.model_validate(
@@ -34,7 +34,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> GapConfig:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("pictures", [8, 96])
+@pytest.mark.parametrize("pictures", [8, 48])
 def test_ray_over_local(config, benchmark, pictures):
     """A pass for embeddings and evaluation by either engine, without commits."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from pipelines.cli import main
 
 ENTRY = Path(sys.executable).with_name("domain-gap")
-HEAVY = ("torch", "faiss", "sklearn", "scipy", "segmentation_models_pytorch", "great_expectations")
+HEAVY = ("torch", "faiss", "sklearn", "scipy", "segmentation_models_pytorch", "great_expectations", "ray")
 COMMANDS = ("demo", "run", "status", "report", "check", "export", "init", "ui")
 
 pytestmark = pytest.mark.skipif(not ENTRY.exists(), reason="the project is not installed beside this Python")

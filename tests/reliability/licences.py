@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
-RUNTIME_EXTRAS = ("cpu", "gpu", "onnx", "transformers")
+RUNTIME_EXTRAS = ("cpu", "gpu", "onnx", "ray", "transformers")
 
 NVIDIA = ("nvidia-", "cuda-")
 """Packages of torch's CUDA build; some say nothing of their licence."""

@@ -195,18 +195,13 @@ def test_naive_traits_over_ours(benchmark):
 PASS_SCRIPT = """
 import resource, sys
 from pathlib import Path
-import polars as pl, torch
 from functools import partial
-from assets.diagnosis.hypotheses import Hypothesis
-from assets.experiments.normalise import ChannelStatistics, Exposure, HistogramMatching
-from assets.experiments.operators import SetStatistics
-from assets.experiments.registry import Experiment
-from assets.experiments.trial import Fitted, Trial, build_predictors, run_trials
-from assets.inference.forward import PassTables, run_pass, sample_paths
+import polars as pl
+from assets.inference.forward import PassTables, run_pass
 from resources.config import GapConfig
 from resources.engine import LocalEngine
 from resources.model import SegmentationModel, build_network
-from resources.sample_store import Change, SampleStore
+from resources.sample_store import SampleStore
 root, count = Path(sys.argv[1]), int(sys.argv[2])
 data = {"reader": "folder", "root": root}
 config = GapConfig.model_validate({"classes": ["a", "b"], "model": {"input_size": [96, 96]},
@@ -225,7 +220,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def test_peak_memory_of_ten_times_the_pictures(tmp_path, benchmark):
     """The peak of a pass over 600 pictures over that of one over 60, in a process each."""
-    random = np.random.default_rng(0)
+    random, turns = np.random.default_rng(0), iter(range(10))
     for kind, shape in (("images", (96, 96, 3)), ("masks", (96, 96))):
         (tmp_path / kind).mkdir()
         for i in range(20):
@@ -233,7 +228,7 @@ def test_peak_memory_of_ten_times_the_pictures(tmp_path, benchmark):
             Image.fromarray(values).save(tmp_path / kind / f"{i:03}.png")
 
     def peak(count: int) -> int:
-        place = tmp_path / f"store {count}"
+        place = tmp_path / f"store {next(turns)}"
         command = [sys.executable, "-c", PASS_SCRIPT, str(tmp_path), str(count), str(place)]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 

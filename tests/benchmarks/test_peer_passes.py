@@ -117,7 +117,7 @@ def test_dqm_ml_pytorch_embeddings(network, pictures, ours, benchmark):
     embedding = pytest.importorskip("dqm_ml_pytorch.image_embedding")
     processor = embedding.ImageEmbeddingProcessor(
         config={"columns": {"input": ["path"]}, "infer": {"width": SIZE[1], "height": SIZE[0], "batch_size": 8},
-                "model": {"arch": "resnet18", "n_layer_feature": "avgpool"}}
+                "model": {"arch": "resnet18", "n_layer_feature": -2}}
     )  # fmt: skip
     processor.model = network.classifier  # its own way to one is a download
     processor.feature_extractor = processor._make_extractor(network.classifier, "avgpool")

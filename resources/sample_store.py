@@ -225,8 +225,8 @@ class SampleTable:
             except CommitFailedError:
                 time.sleep(min(PAUSE * (attempt + 1), LONGEST_PAUSE))
                 continue
-            if before == self._compared:
-                self._compared = _version(table if table is not None else self._open())
+            if before == self._compared and (table is None or table.version() > before):
+                self._compared = before + 1  # ours alone, whatever the table has read since
             return
         raise StoreError(f"{self.url}: other writers came first {COMMIT_ATTEMPTS} times; run again when fewer write")
 

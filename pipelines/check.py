@@ -29,6 +29,8 @@ Level = Literal["fine", "note", "wrong"]
 
 LOOKED_AT = 24
 """Samples of a data set that are opened, spread over it."""
+PICTURES_FOR_MODEL = 48
+"""Holdout pictures that pass the model: exchanged colours may cost a few per cent, which few pictures don't tell."""
 SECONDS_FOR_MODEL = 30.0
 SHOWN = 6
 FEW_GROUPS = 6
@@ -351,7 +353,7 @@ def _holdout_pictures(settings: GapConfig) -> Iterator[Picture]:
     except (DatasetError, ConfigError):
         return
     held = [sample for sample in samples if parts[sample.sample_id] == "holdout" and sample.mask is not None]
-    for sample in spread(held, LOOKED_AT):
+    for sample in spread(held, PICTURES_FOR_MODEL):
         try:
             image = as_rgb(decode(sample.image))
             mask = reader.read_mask(sample.mask) if sample.mask is not None else None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from resources.model import SegmentationModel
 
 ALPHA = 0.05
-LEAST_BETTER = 0.05
+LEAST_BETTER = 0.02
 """Share of the loss that another way to feed the model must save before it is worth a word."""
 LEAST_PERMUTED = 0.1
 """Pixel accuracy that another order of the classes must add before it is taken for the order of the output."""

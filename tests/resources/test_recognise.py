@@ -178,7 +178,9 @@ def test_class_files(name, tmp_path):
     ("name", "names", "found"),
     [
         ("Pavement", CITYSCAPES19, "sidewalk"), ("SUVPickupTruck", CAMVID11, "vehicle"), ("truck", CAMVID11, "vehicle"),
-        ("car, auto", CITYSCAPES19, "car"), ("Road sign", CITYSCAPES19, "traffic sign"), ("utility-pole", CAMVID11, "pole"), ("Lane Marking - General", CITYSCAPES19, "road"),
+        ("car, auto", CITYSCAPES19, "car"),
+        ("Road sign", CITYSCAPES19, "traffic sign"), ("utility-pole", CAMVID11, "pole"),
+        ("Lane Marking - General", CITYSCAPES19, "road"),
         ("rider", CAMVID11, "cyclist"),
         ("cyclist", CITYSCAPES19, "rider"), ("wall", CAMVID11, "fence"), ("sign", CITYSCAPES19, "traffic sign"),
         ("Street", ("Roadway", "heaven"), "Roadway"), ("dynamic", CITYSCAPES19, None), ("piano", CITYSCAPES19, None),

@@ -101,7 +101,9 @@ _SYNONYMS = {
     "lane_marking_crosswalk crosswalk zebra lane_marking_general service_lane bike_lane pothole manhole",
     "curb": "kerb curb_cut roadshoulder",
 }
-_CONCEPT = {own.replace("_", " "): concept for concept, names in _SYNONYMS.items() for own in (concept, *names.split())}
+_CONCEPT = {
+    re.sub(r"[ _]", "", own): concept for concept, names in _SYNONYMS.items() for own in (concept, *names.split())
+}
 
 _BROADER: dict[str, tuple[str, ...]] = {
     "lane marking": ("road",), "curb": ("sidewalk",), "wall": ("fence", "building"), "fence": ("wall",),

@@ -227,11 +227,16 @@ def test_an_error_moves_no_cursor(write, command, tmp_path):
     for folder in ("day", "dusk"):
         for suffix in ("png", "jpg"):
             (tmp_path / folder / "images" / f"a\x1b[2J\n.{suffix}").touch()
-    code, _, error = command("check")
+    escaped = "two files of one stem: a\\x1b[2J\\n.jpg"
+    code, _, error = command("run", "--dry-run")
     assert code == 2
     assert error.count("\n") == 1
     assert "\x1b" not in error
-    assert "two files of one stem: a\\x1b[2J\\n.jpg" in error
+    assert escaped in error
+    code, output, error = command("check")
+    assert code == 2
+    assert "\x1b" not in output + error
+    assert output.count(escaped) == 2, "a finding of each set"
 
 
 @contextmanager

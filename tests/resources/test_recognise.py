@@ -178,7 +178,9 @@ def test_class_files(name, tmp_path):
     ("name", "names", "found"),
     [
         ("Pavement", CITYSCAPES19, "sidewalk"), ("SUVPickupTruck", CAMVID11, "vehicle"), ("truck", CAMVID11, "vehicle"),
-        ("car, auto", CITYSCAPES19, "car"), ("Lane Marking - General", CITYSCAPES19, "road"),
+        ("car, auto", CITYSCAPES19, "car"),
+        ("Road sign", CITYSCAPES19, "traffic sign"), ("utility-pole", CAMVID11, "pole"),
+        ("Lane Marking - General", CITYSCAPES19, "road"),
         ("rider", CAMVID11, "cyclist"),
         ("cyclist", CITYSCAPES19, "rider"), ("wall", CAMVID11, "fence"), ("sign", CITYSCAPES19, "traffic sign"),
         ("Street", ("Roadway", "heaven"), "Roadway"), ("dynamic", CITYSCAPES19, None), ("piano", CITYSCAPES19, None),
@@ -190,7 +192,7 @@ def test_classes_by_name_synonym_and_what_includes_them(name, names, found):
 
 
 def test_usual_names_stay_distinct():
-    assert usual_names(["Street", "Tree", "hut"]) == ["road", "vegetation", "hut"]
+    assert usual_names(["Street", "Tree", "Road sign", "hut"]) == ["road", "vegetation", "traffic sign", "hut"]
     assert usual_names(["tree", "plant"]) == ["tree", "plant"]
 
 

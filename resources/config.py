@@ -381,7 +381,7 @@ class ComputeConfig(Section):
 
     @model_validator(mode="after")
     def _of_the_engine(self) -> ComputeConfig:
-        given = [name for name in ("address", "actors", "actor_cpus", "actor_gpus") if name in self.model_fields_set]
+        given = [name for name in ("address", "actors", "actor_cpus", "actor_gpus") if getattr(self, name) is not None]
         if given and self.engine != "ray":
             raise ValueError(f"{given[0]!r} says something to the engine 'ray'; set engine: ray, or take the key out")
         return self

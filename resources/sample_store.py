@@ -155,7 +155,7 @@ class SampleTable:
 
         if not self.exists:
             raise StoreError(f"{self.url}: no such table yet; 'domain-gap run' makes it")
-        table = DeltaTable(self.url)
+        table = DeltaTable(self.url, storage_options=self._options)
         return f"{table.metadata().id}@{table.version()}"
 
     def read_at(self, commit: str, columns: Sequence[str]) -> pl.DataFrame:
@@ -168,10 +168,11 @@ class SampleTable:
 
         identity, _, version = commit.rpartition("@")
         gone = f"{self.url}: its state {commit} can't be read any more"
-        if not self.exists or str(DeltaTable(self.url).metadata().id) != identity:
+        if not self.exists or str(DeltaTable(self.url, storage_options=self._options).metadata().id) != identity:
             raise StoreError(f"{gone}: the table was made anew")
         try:
-            rows = pl.scan_delta(self.url, version=int(version)).select([self.id_column, *columns]).collect()
+            table = DeltaTable(self.url, version=int(version), storage_options=self._options)
+            rows = pl.scan_delta(table).select([self.id_column, *columns]).collect()
         except (DeltaError, OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise StoreError(f"{gone}: {' '.join(str(error).split())}") from None
         return rows.sort(self.id_column)

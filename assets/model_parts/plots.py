@@ -5,20 +5,17 @@ Belongs here: one small PNG. Does not: the report's figures (report/parts_figure
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
+
+from assets.small_plots import canvas, png
 
 HOLDOUT, TARGET, PLAIN = "#1d5fae", "#c2410c", "#667085"
 
 
 def png_parts(parts: Sequence[dict[str, Any]]) -> bytes:
     """What each part is worth on both sides (left) and how far its activations shift (right)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 0.9 + 0.28 * len(parts)), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(720, 90 + 28 * len(parts))
     worth, shift = figure.subplots(1, 2, sharey=True)
     for row, part in enumerate(parts):
         if part["worth"] is not None:
@@ -32,6 +29,4 @@ def png_parts(parts: Sequence[dict[str, Any]]) -> bytes:
     shift.set_title("shift of activations, deviations", fontsize=9, loc="left")
     if worth.get_legend_handles_labels()[0]:
         worth.legend(frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from assets.report import charts
 from assets.report.document import AttributionRow, ExperimentRow, ReportDocument, TraitShift
 from assets.report.evidence import Evidence
+from assets.small_plots import canvas, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,6 @@ COLOURS = {
 """Of the PNGs; the page has its own in its style sheet, for the light and the dark scheme."""
 PROJECTIONS: dict[Projection, str] = {"map": "t-SNE", "pca": "PCA"}
 
-MAX_PNG_BYTES = 100_000
 CROWDED = 1_500  # points from which markers are drawn smaller
 SIGNIFICANT = 0.05
 BEYOND_LATIN = 0x2E80  # the default font of the PNGs ends before CJK and emoji
@@ -338,7 +338,7 @@ def _packed(pictures: Sequence[Image.Image | None], size: tuple[int, int], quali
 def png_latent_map(points: pl.DataFrame, title: str = "Latent map") -> bytes:
     """`points` with columns set and x, y (or map_x, map_y, as in the evidence), as a PNG of less than 100 kB."""
     x, y = ("x", "y") if "x" in points.columns else ("map_x", "map_y")
-    figure, axes = _canvas(title)
+    figure, axes = _titled(title)
     for name in SETS:
         part = points.filter(pl.col("set") == name)
         if part.height:
@@ -356,33 +356,29 @@ def png_latent_map(points: pl.DataFrame, title: str = "Latent map") -> bytes:
     axes.set_yticks([])
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def png_trait_shifts(traits: Sequence[TraitShift], limit: int = 12, title: str = "Trait shifts (Hedges' g)") -> bytes:
     """The largest trait shifts; grey where the shift isn't significant (q > 0.05). A PNG of less than 100 kB."""
-    figure, axes = _canvas(title)
+    figure, axes = _titled(title)
     known = [(t, t.effect_size) for t in traits if t.effect_size is not None]
     known = sorted(known, key=lambda pair: -abs(pair[1]))[:limit]
     if not known:
         axes.text(0.5, 0.5, "no trait has an effect size", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
-        return _png(figure)
+        return png(figure)
     for row, (trait, effect) in enumerate(known):
         significant = trait.q_value is not None and trait.q_value <= SIGNIFICANT
         axes.barh(row, effect, color=COLOURS["target"] if significant else COLOURS["reference"], height=0.62)
     _name_rows(axes, [trait.label for trait, _ in known])
     axes.axvline(0, color=COLOURS["plain"], linewidth=0.8)
     axes.set_xlabel("target against holdout, in standard deviations", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
-def _canvas(title: str) -> tuple[MatplotlibFigure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-    figure = MatplotlibFigure(figsize=(6.4, 3.6), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+def _titled(title: str) -> tuple[MatplotlibFigure, Axes]:
+    figure = canvas(640, 360)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -395,20 +391,6 @@ def _name_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-
-
-def _png(figure: MatplotlibFigure) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    for colours in (256, 64, 16):
-        if buffer.tell() < MAX_PNG_BYTES:
-            break
-        image = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB").quantize(colours)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 # --- small things ----------------------------------------------------------------------------------------------------

@@ -86,10 +86,7 @@ class SampleTable:
 
     def scan(self) -> pl.LazyFrame:
         """Lazy frame over all rows. Raises StoreError where there is no table yet."""
-        table = self._open()
-        if table is None:
-            raise StoreError(f"{self.url}: no such table yet; 'domain-gap run' makes it")
-        return pl.scan_delta(table)
+        return pl.scan_delta(self._there())
 
     def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """All rows, sorted by id; some columns or all. Raises StoreError where there is no table yet."""
@@ -151,11 +148,7 @@ class SampleTable:
 
     def commit(self) -> str:
         """Names the table's present state, for `read_at`. Raises StoreError where there is no table yet."""
-        from deltalake import DeltaTable
-
-        if not self.exists:
-            raise StoreError(f"{self.url}: no such table yet; 'domain-gap run' makes it")
-        table = DeltaTable(self.url, storage_options=self._options)
+        table = self._there()
         return f"{table.metadata().id}@{table.version()}"
 
     def read_at(self, commit: str, columns: Sequence[str]) -> pl.DataFrame:
@@ -163,15 +156,15 @@ class SampleTable:
 
         Raises StoreError where that state is gone: the table was made anew, or its old files were cleaned up.
         """
-        from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
         identity, _, version = commit.rpartition("@")
         gone = f"{self.url}: its state {commit} can't be read any more"
-        if not self.exists or str(DeltaTable(self.url, storage_options=self._options).metadata().id) != identity:
+        table = self._open()
+        if table is None or str(table.metadata().id) != identity:
             raise StoreError(f"{gone}: the table was made anew")
         try:
-            table = DeltaTable(self.url, version=int(version), storage_options=self._options)
+            table.load_as_version(int(version))
             rows = pl.scan_delta(table).select([self.id_column, *columns]).collect()
         except (DeltaError, OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise StoreError(f"{gone}: {' '.join(str(error).split())}") from None
@@ -194,6 +187,12 @@ class SampleTable:
         self.remove(change.removed)
         self.finish()
         return change
+
+    def _there(self) -> DeltaTable:
+        table = self._open()
+        if table is None:
+            raise StoreError(f"{self.url}: no such table yet; 'domain-gap run' makes it")
+        return table
 
     def _open(self) -> DeltaTable | None:
         from deltalake import DeltaTable

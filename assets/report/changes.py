@@ -84,6 +84,15 @@ def figure_changes(
     return found
 
 
+def changes_between(
+    store: SampleStore, key: str, before: Night, after: Night, settings: StatisticsConfig
+) -> tuple[list[FigureChange], tuple[Losses, Losses] | None]:
+    """Every figure that has an interval on both nights, and the losses behind them where both nights' are there."""
+    earlier, later = losses_at(store, key, before), losses_at(store, key, after)
+    pair = (earlier, later) if earlier is not None and later is not None else None
+    return figure_changes(before, after, pair, settings), pair
+
+
 def gap_difference_interval(before: Losses, after: Losses, *, draws: int, seed: int) -> tuple[float, float] | None:
     """95% interval of the loss gap's change, drives (or blocks) of both nights resampled together on each side.
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from assets.ingestion.manifest import CONTENT
-from assets.report.changes import cause_flips, contributions, figure_changes, losses_at
+from assets.report.changes import cause_flips, changes_between, contributions
 from assets.report.document import QualityResult, ReportDocument
 from assets.report.night import Night, Outcome, SetCounts, night_figures
 from resources.config import GapConfig
@@ -131,9 +131,7 @@ def _moved(table: SampleTable, rows: pl.DataFrame, earlier: str | None) -> dict[
 
 
 def _compared(config: GapConfig, store: SampleStore, key: str, before: Night, night: Night) -> Night:
-    losses = [losses_at(store, key, one) for one in (before, night)]
-    pair = (losses[0], losses[1]) if losses[0] is not None and losses[1] is not None else None
-    changes = figure_changes(before, night, pair, config.statistics)
+    changes, pair = changes_between(store, key, before, night, config.statistics)
     return night.model_copy(update={
         "changes": changes, "flips": cause_flips(before, night, changes),
         "contributions": contributions(*pair) if pair is not None else [],

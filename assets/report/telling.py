@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 from assets.report.alerts import Alert, found_alerts
-from assets.report.changes import figure_changes, losses_at
+from assets.report.changes import changes_between
 from assets.report.history import read_history
 from assets.report.night import FigureChange, Night
 from resources.config import AlertsConfig, GapConfig
@@ -24,9 +24,7 @@ def tell_alerts(config: GapConfig, store: SampleStore, key: str, notifier: Notif
     nights = read_history(store, key)
 
     def differ(before: Night, after: Night) -> list[FigureChange]:
-        losses = losses_at(store, key, before), losses_at(store, key, after)
-        pair = (losses[0], losses[1]) if losses[0] is not None and losses[1] is not None else None
-        return figure_changes(before, after, pair, config.statistics)
+        return changes_between(store, key, before, after, config.statistics)[0]
 
     found = found_alerts(nights, config.alerts, now, differ)
     sent = _sent(store, key)

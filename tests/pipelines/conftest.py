@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from message_receiver import receiver as message_receiver
 
 
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(f"gap_{name}", Path(__file__).with_name(f"{name}.py"))
+def _load_world():
+    path = Path(__file__).with_name("world.py")
+    spec = importlib.util.spec_from_file_location("gap_world", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[f"gap_{name}"] = module
+    sys.modules["gap_world"] = module
     spec.loader.exec_module(module)
     return module
 
 
-gap_world, seven_nights = _load("world"), _load("seven_nights")
+gap_world = _load_world()
 _watching: list[list[str]] = []
 
 
@@ -40,8 +42,8 @@ def opened_pictures():
 @pytest.fixture
 def receiver():
     """An apprise address on this machine, and the messages that it was sent; 'refuse' in a path answers 500."""
-    with seven_nights.receiver() as found:
-        yield found
+    with message_receiver() as found:
+        yield found.address, found.accepted
 
 
 @pytest.fixture(scope="session")

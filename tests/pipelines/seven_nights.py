@@ -6,16 +6,13 @@ night did and what a receiver on this machine was sent; the pages lie in FOLDER/
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from message_receiver import receiver
 from PIL import Image, ImageEnhance
 
 from pipelines.definitions import build_defs
@@ -32,32 +29,6 @@ DARK = 0.4
 PLANTED = 5
 
 
-@contextmanager
-def receiver():
-    """A server on this machine: its apprise address, and the messages that it took; it refuses where a path says so."""
-    received: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            content, refused = self.rfile.read(int(self.headers["Content-Length"])), "refuse" in self.path
-            received.extend([] if refused else [json.loads(content)])
-            self.send_response(500 if refused else 200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"json://127.0.0.1:{listening.server_port}", received
-    finally:
-        listening.shutdown()
-        thread.join()
-        listening.server_close()
-
-
 @dataclass
 class Nights:
     """A world whose target `street` is moved night by night; what each night did and sent."""
@@ -70,7 +41,7 @@ class Nights:
         """All seven nights. `others`: targets of the world that stay as they are."""
         root = self.world.root
         pool = sorted(path.stem for path in (root / "pool" / "images").iterdir())
-        with receiver() as (address, received):
+        with receiver() as (address, received, _):
             alerts = {"change": {"nights": 4, "loss_gap": 0.02}, "new_cause": True, "quality": True,
                       "no_check_hours": 30, "notify": [address], "link": "https://gap.example/reports"}  # fmt: skip
             folder = {"name": "street", "reader": "folder", "root": "street", "group": "^(.*)_[0-9]+$"}

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from message_receiver import receiver
 
 from resources.notifications import Notifier
 
 
 @pytest.fixture
 def server():
-    """A server that keeps what it is sent; paths with 'refuse' answer 500. Gives (apprise address, messages)."""
-    received = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(500 if "refuse" in self.path else 200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"json://127.0.0.1:{listening.server_port}", received
-    listening.shutdown()
-    thread.join()
-    listening.server_close()
+    """A server on this machine; paths with 'refuse' answer 500."""
+    with receiver() as found:
+        yield found
 
 
 def test_a_message_reaches_every_address(server, caplog):
-    address, received = server
+    address, received, _ = server
     assert Notifier((f"{address}/one", f"{address}/two")).send("Gap", "kitti: gap closed fell from 0.4 to 0.2")
     assert [(entry["title"], entry["message"]) for entry in received] == [
         ("Gap", "kitti: gap closed fell from 0.4 to 0.2")
@@ -50,7 +32,7 @@ def test_without_addresses_nothing_is_sent_and_nothing_is_wrong(caplog):
 
 
 def test_a_service_that_refuses_is_a_warning_without_its_address(server, caplog):
-    address, received = server
+    address, _, received = server
     with caplog.at_level(logging.DEBUG):
         assert not Notifier((f"{address}/refuse/TOPSECRET",)).send("Gap", "text")
     assert len(received) == 1
@@ -60,7 +42,7 @@ def test_a_service_that_refuses_is_a_warning_without_its_address(server, caplog)
 
 @pytest.mark.parametrize("wrong", ["nosuch://person:hidden@host.example/path", "slack://T1HIDDEN/foo", "no address"])
 def test_an_address_that_is_none_is_named_by_its_place_alone(server, caplog, wrong):
-    address, received = server
+    address, received, _ = server
     with caplog.at_level(logging.DEBUG):
         assert not Notifier((address, wrong)).send("Gap", "text")
     assert "entries [2] of alerts.notify are no apprise URLs" in caplog.text

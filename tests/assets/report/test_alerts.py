@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from message_receiver import receiver
 
 from assets.report.alerts import found_alerts
 from assets.report.history import read_history
@@ -19,28 +17,9 @@ from resources.sample_store import SampleStore
 
 @pytest.fixture
 def server():
-    """Gives an apprise address on this machine, and what was sent to it; 'refuse' in the path answers 500."""
-    received = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            refused = "refuse" in self.path
-            if not refused:
-                received.append(content)
-            self.send_response(500 if refused else 200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"json://127.0.0.1:{listening.server_port}", received
-    listening.shutdown()
-    thread.join()
-    listening.server_close()
+    """An apprise address on this machine, and what was taken there; 'refuse' in the path answers 500."""
+    with receiver() as found:
+        yield found.address, found.accepted
 
 
 def found(street, now=None, **rules) -> list[str]:

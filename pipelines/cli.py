@@ -448,7 +448,7 @@ def _tell_statuses(
     statuses = list(loop.statuses().values())
     stale = [status for status in statuses if status.state != "fresh"]
     below = loop.below([status.key for status in stale]) - {status.key for status in stale} if stale else set()
-    then = sorted("/".join(key.path) for key in below & {status.key for status in statuses})
+    then = sorted("/".join(key.path) for key in below)
     if as_json:
         rows = [{"asset": "/".join(one.key.path), "state": one.state, "reasons": list(one.reasons)} for one in statuses]
         _print_json({"stale": len(stale), "assets": rows, "and_perhaps": then})

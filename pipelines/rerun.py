@@ -213,7 +213,7 @@ class Rerun:
         return found
 
     def below(self, keys: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
-        """All that depends on some assets, at any distance."""
+        """All that this loop makes and that depends on some assets, at any distance."""
         found: set[dg.AssetKey] = set()
         waiting = [child for key in keys for child in self.graph.get(key).child_keys]
         while waiting:
@@ -221,7 +221,7 @@ class Rerun:
             if child not in found:
                 found.add(child)
                 waiting.extend(self.graph.get(child).child_keys)
-        return found
+        return found & set(self.keys)
 
     def _above(self, key: dg.AssetKey) -> set[dg.AssetKey]:
         return set(self.graph.get_ancestor_asset_keys(key)) - {key}

@@ -21,7 +21,7 @@ REPORTS = "GAP_REPORTS"
 """Environment variable with the address where `domain-gap ui` serves the reports; without it there are no links."""
 GROUP_ENDINGS = {
     "experiments": "experiments", "adaptation": "adaptation", "adaptations": "adaptation",
-    "verdicts": "report", "recipe_files": "report", "gap_report": "report",
+    "verdicts": "report", "recipe_files": "report", "gap_report": "report", "nights": "report",
 }  # fmt: skip
 """What the group of a target's asset ends in, by the second part of its key; others are in the target's own."""
 SECTIONS = {
